@@ -1,0 +1,69 @@
+"""The agent port: what an actor may ask of the agent server inside a sandbox.
+
+A driver is one class that satisfies `AgentDriver`, and one line in the table of `supervisor.daemon`. Deadlines are the
+caller's cancel scopes. Every call may raise `AgentUnavailable` (no answer, 429 or 5xx: asking again may help) and
+`AgentRefused` (an answer that will not change by asking again). A driver keeps no state about conversations.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import attrs
+
+from supervisor.conversation.ids import ConversationId
+from supervisor.conversation.json import JsonObject
+from supervisor.conversation.record import ExecutionStatus
+from supervisor.sandbox.port import Endpoint
+
+
+@attrs.frozen
+class AgentSession:
+    """One conversation's agent server: where it is, and the key that it wants.
+
+    `published` and `direct` are those of `SandboxView`; both None for a sandbox without a port.
+    """
+
+    conversation: ConversationId
+    workspace: str
+    published: Endpoint | None
+    direct: Endpoint | None
+    session_key: str = attrs.field(repr=False)
+
+
+class AgentDriver(Protocol):
+    """How to talk to one kind of agent server; see the module for what all calls promise."""
+
+    @property
+    def name(self) -> str:
+        """The name by which `conversation.start` chooses this driver."""
+
+    def environment(self, session_key: str, workspace: str) -> Mapping[str, str]:
+        """The environment variables that this kind of server needs; they win over the caller's."""
+
+    async def wait_ready(self, session: AgentSession) -> None:
+        """Return as soon as the server can be used; try early and often, backing off from a few milliseconds."""
+
+    async def probe(self, session: AgentSession) -> None:
+        """One liveness probe: returns if the server lives.
+
+        Raises:
+            AgentUnavailable: it does not.
+        """
+
+    async def begin(self, session: AgentSession, request: JsonObject, *, go_on: bool) -> ExecutionStatus | None:
+        """Hand the conversation to the server: `request` is the body of its start call, or it knows it from its disk.
+
+        With `go_on` an agent that was interrupted by the end of the last sandbox is told to run again.
+        """
+
+    async def pause(self, session: AgentSession) -> bool:
+        """Ask the agent to pause and wait until its running step has ended; says whether it had been running."""
+
+    async def run(self, session: AgentSession) -> None:
+        """Tell the agent to run (again). Running already is fine."""
+
+    async def interrupt(self, session: AgentSession) -> None:
+        """Ask the agent to end its step now, so that what it did is on its disk before the sandbox ends."""
+
+    async def follow(self, session: AgentSession, report: Callable[[ExecutionStatus], None]) -> None:
+        """Report the execution status now and at each change; reconnects by itself, ends only by cancellation."""
