@@ -1,5 +1,7 @@
 """What the config says about how actors behave. All times are seconds."""
 
+from pathlib import Path
+
 import attrs
 
 from supervisor.conversation.restart import RestartPolicy
@@ -44,7 +46,11 @@ class CapacityLimits:
 
 @attrs.frozen
 class ActorSettings:
-    """Everything that can be changed while the daemon runs; a reload replaces it whole."""
+    """Everything that can be changed while the daemon runs; a reload replaces it whole.
+
+    With `archive_to`, archiving writes the workspace into this directory and then removes it; without, it is kept
+    until the conversation is deleted.
+    """
 
     sandbox: SandboxSpec
     allow: Allowance
@@ -53,3 +59,4 @@ class ActorSettings:
     restart: RestartPolicy = attrs.field(factory=RestartPolicy)
     health: Health = attrs.field(factory=Health)
     capacity: CapacityLimits = attrs.field(factory=CapacityLimits)
+    archive_to: Path | None = None

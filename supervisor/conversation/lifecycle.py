@@ -31,6 +31,7 @@ class Command(StrEnum):
     RESTART = "restart"
     ARCHIVE = "archive"
     DELETE = "delete"
+    CONNECT = "connect"
 
 
 _STARTING, _RUNNING, _PAUSED, _STOPPED, _ARCHIVED, _ERROR = Status
@@ -94,6 +95,7 @@ _NO: Final = Refuse()
 _RESTART: Final = Refuse("restart")
 _FORCE: Final = Refuse("restart with force")
 _STOP: Final = Refuse("stop")
+_RESUME: Final = Refuse("resume")
 
 VERDICTS: Final[dict[Command, dict[Status, Verdict]]] = {
     Command.START: {
@@ -151,6 +153,14 @@ VERDICTS: Final[dict[Command, dict[Status, Verdict]]] = {
         _STOPPED: Act(Action.DELETE),
         _ARCHIVED: Act(Action.DELETE),
         _ERROR: _STOP,
+    },
+    Command.CONNECT: {
+        _STARTING: _NO,
+        _RUNNING: _AS_IS,
+        _PAUSED: _RESUME,
+        _STOPPED: _RESTART,
+        _ARCHIVED: _NO,
+        _ERROR: _RESTART,
     },
 }
 

@@ -1,0 +1,73 @@
+"""What is done for a conversation while it runs: probe that it lives, and follow what its agent does."""
+
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+import trio
+
+from supervisor.actors.context import ActorContext, session_of
+from supervisor.actors.mailbox import ExecutionReport, Unhealthy
+from supervisor.agent.port import AgentDriver, AgentSession
+from supervisor.conversation.errors import ConversationdError
+from supervisor.conversation.record import ConversationRecord
+from supervisor.sandbox.port import SandboxView
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+_FOLLOW_AGAIN_AFTER: Final = 5.0
+
+
+async def attend(
+    record: ConversationRecord,
+    view: SandboxView,
+    context: ActorContext,
+    report: Callable[[Unhealthy | ExecutionReport], None],
+) -> None:
+    """Probe and follow until cancelled; after an `Unhealthy` report only the following goes on."""
+    driver, session = context.driver(record), session_of(record, view)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_follow, driver, session, report)
+        if session.published is not None:
+            nursery.start_soon(_probe, driver, session, context, record.incarnation, report)
+
+
+async def _probe(
+    driver: AgentDriver,
+    session: AgentSession,
+    context: ActorContext,
+    incarnation: int,
+    report: Callable[[Unhealthy], None],
+) -> None:
+    failures, last = 0, ""
+    # The first probe comes at a random moment, so that the probes of many conversations spread out.
+    await trio.sleep(context.settings().health.interval * context.random.random())
+    while True:
+        health = context.settings().health
+        problem = await _problem_of(driver, session, health.timeout)
+        failures, last = (failures + 1, problem) if problem else (0, "")
+        if failures >= health.failures:
+            report(Unhealthy(incarnation, f"{failures} liveness probes in a row failed: {last}"))
+            return
+        await trio.sleep(health.interval)
+
+
+async def _problem_of(driver: AgentDriver, session: AgentSession, limit: float) -> str:
+    await trio.lowlevel.checkpoint()
+    with trio.move_on_after(limit):
+        await trio.lowlevel.checkpoint()
+        try:
+            await driver.probe(session)
+        except ConversationdError as error:
+            return str(error)
+        return ""
+    return f"no answer within {limit:g} s"
+
+
+async def _follow(driver: AgentDriver, session: AgentSession, report: Callable[[ExecutionReport], None]) -> None:
+    while True:
+        try:
+            await driver.follow(session, lambda status: report(ExecutionReport(status)))
+        except ConversationdError as error:
+            _log.warning("agent.not_followed", error=str(error))
+        await trio.sleep(_FOLLOW_AGAIN_AFTER)

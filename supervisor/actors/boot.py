@@ -1,0 +1,323 @@
+"""The boot: what brings a conversation from STARTING to RUNNING, attempt after attempt.
+
+An attempt goes through the phases `image`, `create`, `boot` and `agent`, each under its deadline. What cannot heal ends
+the boot there and then; a sandbox that died, or did not get ready, is tried again as the restart policy allows; an
+engine that does not answer is waited for. The deadline of the whole is the caller's cancel scope.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, NoReturn
+
+import attrs
+import trio
+
+from supervisor.actors.context import ActorContext, plan_of, session_of
+from supervisor.actors.findings import HOPELESS_EXIT_CODES, Died, describe_death, failure_of
+from supervisor.actors.keeper import RecordKeeper
+from supervisor.conversation.errors import (
+    AgentRefused,
+    AgentUnavailable,
+    Conflict,
+    ConversationdError,
+    EngineUnavailable,
+    ImageUnavailable,
+    SandboxFailed,
+)
+from supervisor.conversation.events import HealthChanged, PhaseChanged, Progress, RestartScheduled
+from supervisor.conversation.record import (
+    ConversationRecord,
+    ExecutionStatus,
+    FailureCode,
+    Intent,
+    Observed,
+    Phase,
+    SandboxRef,
+)
+from supervisor.conversation.restart import Cause, GiveUp, Restart, decide_restart
+from supervisor.sandbox.port import PullProgress, SandboxState, SandboxView
+
+LOG_TAIL: Final = 20
+_ENGINE_RETRY: Final = 1.0
+_AGENT_RETRY: Final = 0.25
+
+
+@attrs.define(eq=False, slots=False)
+class BootFailed(Exception):
+    """The boot cannot succeed; `error` is for the caller, `failure` for the record."""
+
+    failure: FailureCode
+    error: ConversationdError
+
+
+class SandboxDied(Exception):
+    """This attempt's sandbox ended, or did not get ready in time."""
+
+    def __init__(self, died: Died) -> None:
+        super().__init__(died.message)
+        self.died = died
+
+
+@attrs.frozen
+class Booted:
+    """A sandbox that is ready and whose agent has accepted the conversation."""
+
+    view: SandboxView
+    execution: ExecutionStatus | None
+
+
+class Boot:
+    """One boot of one conversation. `poke` tells it to look at its sandbox, from the actor's mailbox side."""
+
+    def __init__(self, keeper: RecordKeeper, context: ActorContext) -> None:
+        self._keeper = keeper
+        self._context = context
+        self._provider = context.provider(keeper.record)
+        self._driver = context.driver(keeper.record)
+        self._poked = trio.Event()
+
+    def poke(self) -> None:
+        """Look at the sandbox: something may have happened to it."""
+        self._poked.set()
+
+    async def run(self) -> Booted:
+        """Try until it runs.
+
+        Raises:
+            BootFailed: it cannot, or the restart policy is spent.
+        """
+        while True:
+            try:
+                booted = await self._try_once()
+            except EngineUnavailable as error:
+                await self._await_engine(error)
+            except ImageUnavailable as error:
+                raise BootFailed(FailureCode.IMAGE_UNAVAILABLE, error) from error
+            except AgentRefused as error:
+                raise BootFailed(FailureCode.AGENT_REFUSED, error) from error
+            except (SandboxFailed, Conflict) as error:
+                raise BootFailed(FailureCode.ENGINE_REFUSED, error) from error
+            else:
+                if booted is not None:
+                    return booted
+
+    async def _try_once(self) -> Booted | None:
+        """One attempt; None says that it failed and that the next one is scheduled."""
+        await self._await_backoff()
+        try:
+            return await self._attempt()
+        except SandboxDied as failure:
+            await self._retry_later(failure.died)
+            return None
+
+    async def _attempt(self) -> Booted:
+        view = await self._running_sandbox()
+        if view is None:
+            view = await self._launch()
+        await self._keeper.save(
+            attrs.evolve(
+                self._keeper.record,
+                phase=Phase.BOOT,
+                intent=None,
+                observed=Observed.LIVE,
+                sandbox=_reference(self._keeper.record, view),
+            ),
+            PhaseChanged(Phase.BOOT, self._keeper.record.incarnation),
+        )
+        self._check_alive(view)
+        session = session_of(self._keeper.record, view)
+        await self._phase(Phase.BOOT, view, lambda: self._driver.wait_ready(session))
+        return await self._hand_over(view)
+
+    async def _running_sandbox(self) -> SandboxView | None:
+        """The sandbox that an earlier life of ours has launched for this incarnation, if it runs."""
+        await trio.lowlevel.checkpoint()
+        reference = self._keeper.record.sandbox
+        if reference is None:
+            return None
+        view = await self._provider.inspect(reference.name)
+        if view is not None and view.state is SandboxState.PAUSED:
+            await self._provider.unpause(reference.name)
+            view = await self._provider.inspect(reference.name)
+        if view is not None and view.state is SandboxState.RUNNING:
+            return view
+        return None
+
+    async def _launch(self) -> SandboxView:
+        timeouts = self._context.settings().timeouts
+        await self._enter(Phase.IMAGE)
+        await self._provider.ensure_image(self._keeper.record.spec, self._tell_progress, timeouts.pull_stall)
+        await self._make_room()
+        with trio.move_on_after(timeouts.create):
+            return await self._provider.launch(plan_of(self._keeper.record, self._driver))
+        raise EngineUnavailable(f"the engine did not create the sandbox within {timeouts.create:g} s")
+
+    async def _make_room(self) -> None:
+        """Remove the last incarnation's sandbox, then commit the intent to make the next one."""
+        record = self._keeper.record
+        if record.sandbox is not None:
+            await self._provider.remove(record.sandbox.name)
+        incarnation = record.incarnation + 1
+        name = self._provider.sandbox_name(record.id, incarnation)
+        await self._keeper.save(
+            attrs.evolve(
+                record,
+                phase=Phase.CREATE,
+                incarnation=incarnation,
+                intent=Intent.CREATE,
+                sandbox=SandboxRef(record.spec.provider, name, record.spec.image),
+            ),
+            PhaseChanged(Phase.CREATE, incarnation),
+        )
+
+    async def _hand_over(self, view: SandboxView) -> Booted:
+        record = self._keeper.record
+        await self._enter(Phase.AGENT)
+        go_on = record.execution_status is ExecutionStatus.RUNNING or record.run_on_resume
+        session = session_of(record, view)
+        accepted: list[ExecutionStatus | None] = []
+
+        async def begin() -> None:
+            await trio.lowlevel.checkpoint()
+            while not accepted:
+                try:
+                    accepted.append(await self._driver.begin(session, record.request, go_on=go_on))
+                except AgentUnavailable as error:
+                    self._keeper.log.info("agent.unavailable", error=str(error))
+                    await trio.sleep(_AGENT_RETRY)
+
+        await self._phase(Phase.AGENT, view, begin)
+        return Booted(view, accepted[0])
+
+    async def _phase(self, phase: Phase, view: SandboxView, work: Callable[[], Awaitable[None]]) -> None:
+        """Do a phase's work under its deadline, and stop at once if the sandbox ends meanwhile."""
+        timeouts = self._context.settings().timeouts
+        limit = timeouts.boot if phase is Phase.BOOT else timeouts.agent
+        with trio.move_on_after(limit) as scope:
+            await self._while_alive(view, work)
+        if scope.cancelled_caught:
+            raise SandboxDied(Died(Cause.UNHEALTHY, f"the sandbox did not get through phase {phase} in {limit:g} s"))
+
+    async def _while_alive(self, view: SandboxView, work: Callable[[], Awaitable[None]]) -> None:
+        failure: SandboxDied | ConversationdError | None = None
+
+        async def watch(scope: trio.CancelScope) -> None:
+            nonlocal failure
+            failure = SandboxDied(await self._await_death(view.name))
+            scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch, nursery.cancel_scope)
+            try:
+                await work()
+            except ConversationdError as error:
+                failure = error
+            nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+
+    async def _await_death(self, name: str) -> Died:
+        while True:
+            await self._poked.wait()
+            self._poked = trio.Event()
+            try:
+                view = await self._provider.inspect(name)
+            except EngineUnavailable:
+                continue  # unknown is not dead; the next hint comes when the engine is back
+            if view is None or view.state in (SandboxState.EXITED, SandboxState.CREATED):
+                return describe_death(view)
+
+    def _check_alive(self, view: SandboxView) -> None:
+        if view.state is not SandboxState.RUNNING:
+            raise SandboxDied(describe_death(view))
+
+    async def _retry_later(self, died: Died) -> None:
+        await trio.lowlevel.checkpoint()
+        record, settings = self._keeper.record, self._context.settings()
+        if died.exit_code in HOPELESS_EXIT_CODES:
+            await self._give_up(died, "its command was not found or is not executable: mend the image or `command`")
+        decision = decide_restart(
+            settings.restart, record.restart_history, died.cause, self._keeper.now(), self._context.random.random()
+        )
+        match decision:
+            case GiveUp(reason):
+                await self._give_up(died, reason)
+            case Restart():
+                await self._end_attempt()
+                await self._keeper.save(scheduled(record, decision), told(record, died, decision))
+
+    async def _give_up(self, died: Died, reason: str) -> NoReturn:
+        tail = await log_tail(self._provider.logs, self._keeper.record)
+        error = SandboxFailed(f"{died.message}; {reason}", died.exit_code, died.oom_killed, tail)
+        raise BootFailed(failure_of(died), error)
+
+    async def _end_attempt(self) -> None:
+        await trio.lowlevel.checkpoint()
+        reference = self._keeper.record.sandbox
+        if reference is not None:
+            await self._provider.kill(reference.name)
+
+    async def _await_backoff(self) -> None:
+        await trio.lowlevel.checkpoint()
+        record, policy = self._keeper.record, self._context.settings().restart
+        if record.next_restart_at is None:
+            return
+        # Bounded by the policy, so that a wall clock that was stepped cannot make it long.
+        wait = (record.next_restart_at - self._keeper.now()).total_seconds()
+        await trio.sleep(min(max(wait, 0.0), policy.backoff_max * (1 + policy.jitter)))
+        await self._keeper.save(attrs.evolve(self._keeper.record, next_restart_at=None))
+
+    async def _await_engine(self, error: EngineUnavailable) -> None:
+        self._keeper.log.warning("boot.engine_unavailable", error=str(error))
+        if self._keeper.record.observed is not Observed.UNKNOWN:
+            unknown = attrs.evolve(self._keeper.record, observed=Observed.UNKNOWN)
+            await self._keeper.save(unknown, HealthChanged(Observed.UNKNOWN, str(error)))
+        with trio.move_on_after(_ENGINE_RETRY):
+            await self._poked.wait()
+
+    async def _enter(self, phase: Phase) -> None:
+        record = self._keeper.record
+        coming = record.incarnation + (phase is Phase.IMAGE)
+        await self._keeper.save(attrs.evolve(record, phase=phase), PhaseChanged(phase, coming))
+
+    async def _tell_progress(self, progress: PullProgress) -> None:
+        await self._keeper.note(Progress(Phase.IMAGE, progress.current, progress.total))
+
+
+def scheduled(record: ConversationRecord, restart: Restart) -> ConversationRecord:
+    """The record with a restart that is going to be made."""
+    return attrs.evolve(
+        record,
+        phase=None,
+        observed=Observed.COLD,
+        restarts=record.restarts + 1,
+        next_restart_at=restart.at,
+        restart_history=restart.history,
+    )
+
+
+def told(record: ConversationRecord, died: Died, restart: Restart) -> RestartScheduled:
+    """The event that goes with `scheduled`."""
+    return RestartScheduled(
+        cause=died.cause,
+        message=died.message,
+        at=restart.at,
+        delay=round(restart.backoff, 3),
+        restarts=record.restarts + 1,
+        exit_code=died.exit_code,
+        oom_killed=died.oom_killed,
+    )
+
+
+async def log_tail(logs: Callable[[str, int], Awaitable[Sequence[str]]], record: ConversationRecord) -> tuple[str, ...]:
+    """The last lines of a sandbox that failed; none if they cannot be had."""
+    await trio.lowlevel.checkpoint()
+    if record.sandbox is None:
+        return ()
+    try:
+        return tuple(await logs(record.sandbox.name, LOG_TAIL))
+    except EngineUnavailable:
+        return ()
+
+
+def _reference(record: ConversationRecord, view: SandboxView) -> SandboxRef:
+    return SandboxRef(record.spec.provider, view.name, view.image, view.id, view.url)

@@ -1,0 +1,50 @@
+"""What every actor is given: the ports, the journal, the settings of the moment, and chance."""
+
+from collections.abc import Callable, Mapping
+from random import Random
+
+import attrs
+
+from supervisor.actors.settings import ActorSettings
+from supervisor.agent.port import AgentDriver, AgentSession
+from supervisor.conversation.record import ConversationRecord
+from supervisor.sandbox.port import SandboxPlan, SandboxProvider, SandboxView
+
+
+@attrs.frozen(eq=False)
+class ActorContext:
+    """Shared by all actors and changed by none.
+
+    `engine_answers` tells, by a provider's name, whether its engine is in sight.
+    """
+
+    providers: Mapping[str, SandboxProvider]
+    drivers: Mapping[str, AgentDriver]
+    settings: Callable[[], ActorSettings]
+    engine_answers: Callable[[str], bool]
+    random: Random
+
+    def provider(self, record: ConversationRecord) -> SandboxProvider:
+        """The engine that runs this conversation's sandbox."""
+        return self.providers[record.spec.provider]
+
+    def driver(self, record: ConversationRecord) -> AgentDriver:
+        """How to talk to this conversation's agent server."""
+        return self.drivers[record.agent]
+
+
+def session_of(record: ConversationRecord, view: SandboxView) -> AgentSession:
+    """How to reach the agent server of a sandbox that runs."""
+    return AgentSession(
+        conversation=record.id,
+        workspace=record.spec.workspace,
+        published=view.published,
+        direct=view.direct,
+        session_key=record.session_key,
+    )
+
+
+def plan_of(record: ConversationRecord, driver: AgentDriver) -> SandboxPlan:
+    """The sandbox that this incarnation of the record wants."""
+    env = {**record.spec.env, **driver.environment(record.session_key, record.spec.workspace)}
+    return SandboxPlan(record.id, record.incarnation, record.spec, env)

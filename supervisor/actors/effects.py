@@ -1,0 +1,263 @@
+"""What the commands do to a sandbox and its agent: each effect with its deadline and its way out.
+
+Every function takes the keeper of the record that it changes. What it raises as `ConversationdError` is the answer to
+the command; the actor looks at the sandbox afterwards, so that nothing half done stays so.
+"""
+
+from typing import Final
+
+import attrs
+import trio
+
+from supervisor.actors.boot import Boot, BootFailed
+from supervisor.actors.context import ActorContext, session_of
+from supervisor.actors.keeper import RecordKeeper
+from supervisor.conversation.errors import CommandTimeout, ConversationdError, EngineUnavailable, SandboxFailed
+from supervisor.conversation.events import Deleted, Event, StatusChanged
+from supervisor.conversation.lifecycle import Status
+from supervisor.conversation.record import (
+    ConversationRecord,
+    ExecutionStatus,
+    Failure,
+    FailureCode,
+    Intent,
+    Observed,
+)
+from supervisor.sandbox.port import SandboxState, SandboxView
+
+_UNDO_WITHIN: Final = 10.0
+_INTERRUPT_WITHIN: Final = 5.0
+FORCE_WITHIN: Final = 30.0
+
+
+async def pause(keeper: RecordKeeper, context: ActorContext, view: SandboxView, within: float) -> None:
+    """Ask the agent to pause, then freeze the sandbox; undone if that takes longer than `within` seconds.
+
+    Raises:
+        CommandTimeout: it was undone.
+    """
+    record = keeper.record
+    driver, session = context.driver(record), session_of(record, view)
+    was_running = record.execution_status is ExecutionStatus.RUNNING
+    error: ConversationdError = CommandTimeout(f"the conversation could not be paused in {within:g} s; it runs on")
+    with trio.move_on_after(within):
+        await trio.lowlevel.checkpoint()
+        try:
+            was_running = await driver.pause(session)
+            await context.provider(record).pause(view.name)
+            await keeper.move(
+                _paused(record, was_running=was_running), StatusChanged(record.status, Status.PAUSED, "pause")
+            )
+        except ConversationdError as failure:
+            error = failure
+        else:
+            return
+    await _undo_pause(keeper, context, view, was_running=was_running)
+    raise error
+
+
+async def resume(keeper: RecordKeeper, context: ActorContext, boot: Boot, within: float) -> SandboxView:
+    """Thaw the sandbox and let the agent go on; a cold one is booted again over its workspace.
+
+    Raises:
+        CommandTimeout: the conversation is in ERROR `resume_timeout`, its sandbox kept.
+    """
+    failed: BootFailed | None = None
+    with trio.move_on_after(within):
+        await trio.lowlevel.checkpoint()
+        try:
+            view, execution = await _thaw_or_boot(keeper, context, boot)
+            change = StatusChanged(Status.PAUSED, Status.RUNNING, "resume")
+            await keeper.move(running(keeper.record, view, execution), change)
+        except BootFailed as failure:
+            failed = failure
+        else:
+            return view
+    if failed is not None:
+        await fail(keeper, failed.failure, failed.error)
+        raise failed.error
+    if not context.engine_answers(keeper.record.spec.provider):
+        raise EngineUnavailable("the engine does not answer: the conversation stays paused, resume it when it does")
+    error = CommandTimeout(f"the conversation could not be resumed within {within:g} s; its sandbox is kept as it is")
+    await fail(keeper, FailureCode.RESUME_TIMEOUT, error)
+    raise error
+
+
+async def stop(keeper: RecordKeeper, context: ActorContext, within: float, view: SandboxView | None) -> None:
+    """End the sandbox: the agent is interrupted, then SIGTERM, the grace period, SIGKILL, and removal by force.
+
+    Raises:
+        EngineUnavailable: only this can keep it from ending; it will be ended when the engine answers.
+    """
+    await keeper.save(attrs.evolve(keeper.record, intent=Intent.STOP))
+    reference = keeper.record.sandbox
+    if reference is not None:
+        with trio.move_on_after(within):
+            await _interrupt(keeper, context, view)
+            grace = min(context.settings().timeouts.grace, within)
+            try:
+                await context.provider(keeper.record).stop(reference.name, grace)
+                return await _stopped(keeper, "stop")
+            except EngineUnavailable as error:
+                keeper.log.warning("stop.escalates", error=str(error))
+    return await force_stop(keeper, context)
+
+
+async def force_stop(keeper: RecordKeeper, context: ActorContext) -> None:
+    """End the sandbox by SIGKILL and, if that is not enough, by forced removal.
+
+    Raises:
+        EngineUnavailable: as for `stop`.
+    """
+    if keeper.record.intent is not Intent.STOP:
+        await keeper.save(attrs.evolve(keeper.record, intent=Intent.STOP))
+    reference = keeper.record.sandbox
+    if reference is not None:
+        with trio.move_on_after(FORCE_WITHIN) as scope:
+            await _kill_or_remove(keeper.record, context, reference.name)
+        if scope.cancelled_caught:
+            raise EngineUnavailable(f"the engine did not end sandbox {reference.name} in {FORCE_WITHIN:g} s: {_LATER}")
+    await _stopped(keeper, "stop")
+
+
+async def archive(keeper: RecordKeeper, context: ActorContext, within: float) -> None:
+    """Remove the sandbox, exporting its workspace first where the config wants it.
+
+    Raises:
+        CommandTimeout: it stays STOPPED and nothing was removed.
+    """
+    provider, record = context.provider(keeper.record), keeper.record
+    with trio.move_on_after(within):
+        await _export(record, context)
+        await keeper.save(attrs.evolve(record, intent=Intent.ARCHIVE))
+        if record.sandbox is not None:
+            await provider.remove(record.sandbox.name)
+        archived = attrs.evolve(keeper.record, status=Status.ARCHIVED, intent=None, sandbox=None)
+        return await keeper.move(archived, StatusChanged(Status.STOPPED, Status.ARCHIVED, "archive"))
+    raise CommandTimeout(f"the conversation could not be archived within {within:g} s; try again with a longer timeout")
+
+
+async def delete(keeper: RecordKeeper, context: ActorContext) -> None:
+    """Remove the sandbox, the workspace and the record, for ever."""
+    provider = context.provider(keeper.record)
+    await keeper.save(attrs.evolve(keeper.record, intent=Intent.DELETE))
+    if keeper.record.sandbox is not None:
+        await provider.remove(keeper.record.sandbox.name)
+    await provider.remove_workspace(keeper.record.id)
+    await keeper.delete(Deleted())
+
+
+async def fail(keeper: RecordKeeper, code: FailureCode, error: ConversationdError, *events: Event) -> None:
+    """Mark the conversation ERROR; what the sandbox's end told is kept with it."""
+    told = error if isinstance(error, SandboxFailed) else SandboxFailed(error.message)
+    failure = Failure(code, error.message, keeper.now(), told.exit_code, told.oom_killed, told.log_tail or ())
+    record = keeper.record
+    failed = attrs.evolve(record, status=Status.ERROR, error=failure, phase=None, intent=None, next_restart_at=None)
+    change = StatusChanged(record.status, Status.ERROR, code, told.exit_code, told.oom_killed, error.message)
+    await keeper.move(failed, change, *events)
+
+
+def running(record: ConversationRecord, view: SandboxView, execution: ExecutionStatus | None) -> ConversationRecord:
+    """The record of a conversation whose sandbox is ready and whose agent has accepted it."""
+    reference = attrs.evolve(record.sandbox, id=view.id, url=view.url) if record.sandbox else None
+    return attrs.evolve(
+        record,
+        status=Status.RUNNING,
+        sandbox=reference,
+        observed=Observed.LIVE,
+        execution_status=execution,
+        run_on_resume=False,
+        phase=None,
+        intent=None,
+        next_restart_at=None,
+        error=None,
+    )
+
+
+def _paused(record: ConversationRecord, *, was_running: bool) -> ConversationRecord:
+    execution = ExecutionStatus.PAUSED if was_running else record.execution_status
+    return attrs.evolve(record, status=Status.PAUSED, execution_status=execution, run_on_resume=was_running)
+
+
+async def _undo_pause(keeper: RecordKeeper, context: ActorContext, view: SandboxView, *, was_running: bool) -> None:
+    record = keeper.record
+    with trio.move_on_after(_UNDO_WITHIN):
+        await trio.lowlevel.checkpoint()
+        try:
+            await context.provider(record).unpause(view.name)
+            if was_running:
+                await context.driver(record).run(session_of(record, view))
+        except ConversationdError as error:
+            keeper.log.warning("pause.not_undone", error=str(error))
+
+
+async def _thaw_or_boot(
+    keeper: RecordKeeper, context: ActorContext, boot: Boot
+) -> tuple[SandboxView, ExecutionStatus | None]:
+    record = keeper.record
+    provider, driver = context.provider(record), context.driver(record)
+    view = await provider.inspect(record.sandbox.name) if record.sandbox else None
+    if view is None or view.state not in (SandboxState.PAUSED, SandboxState.RUNNING):
+        booted = await boot.run()
+        return booted.view, booted.execution
+    await provider.unpause(view.name)
+    session = session_of(record, view)
+    await driver.wait_ready(session)
+    if record.run_on_resume:
+        await driver.run(session)
+        return view, ExecutionStatus.RUNNING
+    return view, record.execution_status
+
+
+async def _interrupt(keeper: RecordKeeper, context: ActorContext, view: SandboxView | None) -> None:
+    await trio.lowlevel.checkpoint()
+    record = keeper.record
+    if record.status is not Status.RUNNING or view is None:
+        return
+    with trio.move_on_after(_INTERRUPT_WITHIN):
+        await trio.lowlevel.checkpoint()
+        try:
+            await context.driver(record).interrupt(session_of(record, view))
+        except ConversationdError as error:
+            keeper.log.info("agent.not_interrupted", error=str(error))
+
+
+_LATER: Final = "it will be ended as soon as the engine answers"
+
+
+async def _kill_or_remove(record: ConversationRecord, context: ActorContext, name: str) -> None:
+    provider = context.provider(record)
+    try:
+        await provider.kill(name)
+        view = await provider.inspect(name)
+        if view is not None and view.state in (SandboxState.RUNNING, SandboxState.PAUSED):
+            await provider.remove(name)
+    except EngineUnavailable as error:
+        raise EngineUnavailable(f"{error.message}: {_LATER}") from error
+
+
+async def _stopped(keeper: RecordKeeper, reason: str) -> None:
+    record = attrs.evolve(
+        keeper.record,
+        status=Status.STOPPED,
+        intent=None,
+        observed=Observed.COLD,
+        execution_status=None,
+        run_on_resume=False,
+        phase=None,
+        next_restart_at=None,
+        error=None,
+    )
+    if keeper.record.status is Status.STOPPED:
+        return await keeper.save(record)
+    return await keeper.move(record, StatusChanged(keeper.record.status, Status.STOPPED, reason))
+
+
+async def _export(record: ConversationRecord, context: ActorContext) -> None:
+    await trio.lowlevel.checkpoint()
+    provider, directory = context.provider(record), context.settings().archive_to
+    if directory is None or record.sandbox is None or await provider.inspect(record.sandbox.name) is None:
+        return
+    target = directory / f"{record.id}.tar"
+    await trio.Path(target).unlink(missing_ok=True)
+    await provider.export_workspace(record.sandbox.name, record.spec.workspace, target)

@@ -1,0 +1,149 @@
+"""The sight of one engine: whether it answers, and whether what it runs is what the records want.
+
+Events are hints. The truth is a list of all our sandboxes, taken whenever the engine comes into sight and once a
+minute: what no record wants is removed, and where a record and the list differ the conversation's actor has a look.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+import trio
+
+from supervisor.actors.clock import Clock
+from supervisor.actors.handle import ConversationHandle
+from supervisor.actors.registry import Registry
+from supervisor.conversation.errors import ConversationdError
+from supervisor.conversation.events import DaemonChanged
+from supervisor.conversation.ids import ConversationId
+from supervisor.conversation.lifecycle import Status
+from supervisor.journal.changes import JournalError, Note
+from supervisor.journal.journal import Journal
+from supervisor.sandbox.port import EngineInfo, OwnedSandbox, SandboxProvider, SandboxState
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+_SWEEP_EVERY: Final = 60.0
+_WATCH_AGAIN_AFTER: Final = 1.0
+_INFO_WITHIN: Final = 10.0
+
+_WANTED_STATE: Final = {Status.RUNNING: SandboxState.RUNNING, Status.PAUSED: SandboxState.PAUSED}
+_ENDED: Final = (SandboxState.EXITED, SandboxState.CREATED)
+
+
+class EngineSight:
+    """Watches one provider's engine for the registry; satisfies `EngineObserver`."""
+
+    def __init__(self, provider: SandboxProvider, journal: Journal, clock: Clock) -> None:
+        self._provider = provider
+        self._journal = journal
+        self._clock = clock
+        self._registry: Registry | None = None
+        self._changed = trio.Event()
+        self._reason = ""
+        self._told = True
+        self.answers = False
+        self.info: EngineInfo | None = None
+        self.first_word = trio.Event()
+
+    def serve(self, registry: Registry) -> None:
+        """From now on keep this registry's conversations and the engine together."""
+        self._registry = registry
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Watch, and sweep when there is a reason to; until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch)
+            while True:
+                with trio.move_on_after(_SWEEP_EVERY):
+                    await self._changed.wait()
+                self._changed = trio.Event()
+                try:
+                    await self._tell()
+                    await self.sweep()
+                except (ConversationdError, JournalError) as error:
+                    _log.warning("engine.sweep_failed", provider=self._provider.name, error=str(error))
+
+    def engine_connected(self) -> None:
+        """The engine is in sight (again)."""
+        self._see(answers=True, reason="")
+
+    def engine_lost(self, reason: str) -> None:
+        """The engine does not answer."""
+        self._see(answers=False, reason=reason)
+
+    def sandbox_changed(self, conversation: ConversationId) -> None:
+        """Let the conversation's actor have a look."""
+        handle = self._registry.find(conversation) if self._registry is not None else None
+        if handle is not None:
+            handle.look()
+
+    async def sweep(self) -> None:
+        """Compare the engine's list with the records, once.
+
+        Raises:
+            EngineUnavailable: the engine did not answer.
+        """
+        await trio.lowlevel.checkpoint()
+        if self._registry is None or not self.answers:
+            return
+        owned = await self._provider.list_owned()
+        # The list is older than the records now are, and a name is recorded before its sandbox is made: whatever of the
+        # list is not recorded by now is wanted by nobody.
+        for sandbox in owned:
+            await self._check(self._registry.find(sandbox.conversation), sandbox)
+        self._look_for_missing(self._registry, owned)
+
+    def _see(self, *, answers: bool, reason: str) -> None:
+        self._told = self._told and answers == self.answers and self.first_word.is_set()
+        self.answers, self._reason = answers, reason
+        self.first_word.set()
+        self._changed.set()
+        for handle in self._registry.all() if self._registry is not None else ():
+            if handle.record.spec.provider == self._provider.name:
+                handle.look()
+
+    async def _watch(self) -> None:
+        while True:
+            try:
+                await self._provider.watch(self)
+            except Exception:  # noqa: BLE001 - a provider's bug must not end the sight of its engine
+                _log.exception("engine.watch_failed", provider=self._provider.name)
+            await trio.sleep(_WATCH_AGAIN_AFTER)
+
+    async def _tell(self) -> None:
+        await trio.lowlevel.checkpoint()
+        if self._told:
+            return
+        self._told = True
+        if self.answers:
+            with trio.move_on_after(_INFO_WITHIN):
+                self.info = await self._provider.engine()
+            what, message = "engine_connected", f"{self._provider.name}: the engine answers"
+        else:
+            what, message = "engine_lost", f"{self._provider.name}: {self._reason}"
+        _log.info("engine.sight", provider=self._provider.name, what=what, reason=self._reason)
+        await self._journal.commit(Note(None, self._clock.now(), (DaemonChanged(what, message),)))
+
+    async def _check(self, handle: ConversationHandle | None, sandbox: OwnedSandbox) -> None:
+        if handle is None or not handle.wants(sandbox.name):
+            _log.warning("sandbox.orphan", name=sandbox.name, conversation=sandbox.conversation)
+            await self._provider.remove(sandbox.name)
+        elif _differs(handle.record.status, sandbox.state):
+            handle.look()
+        await trio.lowlevel.checkpoint()
+
+    def _look_for_missing(self, registry: Registry, owned: Sequence[OwnedSandbox]) -> None:
+        names = {sandbox.name for sandbox in owned}
+        for handle in registry.all():
+            record = handle.record
+            expected = record.status in _WANTED_STATE and record.spec.provider == self._provider.name
+            if expected and record.sandbox is not None and record.sandbox.name not in names:
+                handle.look()
+
+
+def _differs(status: Status, state: SandboxState) -> bool:
+    if status in _WANTED_STATE:
+        return state is not _WANTED_STATE[status]
+    return status is Status.STOPPED and state not in _ENDED

@@ -1,0 +1,123 @@
+"""The handle of one conversation: what the supervisor keeps of it while its actors come and go."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+import trio
+
+from supervisor.actors.actor import BootOrder, ConversationActor
+from supervisor.actors.context import ActorContext
+from supervisor.actors.effects import fail
+from supervisor.actors.keeper import RecordKeeper
+from supervisor.actors.mailbox import Answer, CommandMessage, Mailbox, Reply
+from supervisor.conversation.errors import InternalError, ShuttingDown
+from supervisor.conversation.events import Alert
+from supervisor.conversation.lifecycle import Status
+from supervisor.conversation.record import ConversationRecord, FailureCode
+from supervisor.incidents import new_incident
+from supervisor.journal.changes import JournalError
+
+_BACKOFF_FIRST: Final = 0.1
+_BACKOFF_MOST: Final = 30.0
+_CRASHES_TOLERATED: Final = 5
+_HEALTHY_AFTER: Final = 600.0
+
+
+class ConversationHandle:
+    """One conversation's mailbox, record and current actor."""
+
+    def __init__(
+        self,
+        keeper: RecordKeeper,
+        context: ActorContext,
+        retire: Callable[["ConversationHandle"], None],
+        first_boot: BootOrder | None = None,
+    ) -> None:
+        self._keeper = keeper
+        self._context = context
+        self._mailbox = Mailbox()
+        self._new_actor = partial(ConversationActor, keeper, self._mailbox, context, partial(retire, self))
+        self._actor = self._new_actor(first_boot)
+        self._crashes = 0
+        self.adopted = trio.Event()
+
+    @property
+    def record(self) -> ConversationRecord:
+        """The record as it was last committed."""
+        return self._keeper.record
+
+    def wants(self, sandbox: str) -> bool:
+        """Whether the record names this sandbox as its own."""
+        return self.record.sandbox is not None and self.record.sandbox.name == sandbox
+
+    def send(self, message: CommandMessage) -> None:
+        """Put a command into the mailbox.
+
+        Raises:
+            Busy: it is full.
+        """
+        self._mailbox.put(message)
+
+    def force_stop(self) -> Reply[Answer]:
+        """End the sandbox now, whatever the actor is doing."""
+        reply: Reply[Answer] = Reply()
+        self._mailbox.force_stop(reply)
+        self._actor.preempt()
+        return reply
+
+    def look(self) -> None:
+        """Something may have happened to the sandbox."""
+        self._actor.look()
+
+    async def supervise(self) -> None:
+        """Run the actor; replace one that raises over the same record, mailbox and sandbox, until one finishes."""
+        await trio.lowlevel.checkpoint()
+        try:
+            while not self._actor.finished:
+                began = trio.current_time()
+                try:
+                    await self._run_actor()
+                except* Exception as crash:  # noqa: BLE001 - a bug of ours must not end another conversation
+                    await self._replace(crash, trio.current_time() - began)
+        finally:
+            self._mailbox.refuse_all(ShuttingDown("the daemon is ending: ask again when it is back"))
+            self.adopted.set()
+
+    async def _run_actor(self) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._tell_adopted, self._actor)
+            await self._actor.run()
+            nursery.cancel_scope.cancel()
+
+    async def _tell_adopted(self, actor: ConversationActor) -> None:
+        await actor.adopted.wait()
+        self.adopted.set()
+
+    async def _replace(self, crash: ExceptionGroup[Exception], lived: float) -> None:
+        incident = new_incident()
+        self._keeper.log.error("actor.crashed", incident=incident, exc_info=crash)
+        error = InternalError(f"the conversation's actor failed and was replaced; incident {incident}", incident)
+        self._actor.fail_current(error)
+        self._crashes = 1 if lived > _HEALTHY_AFTER else self._crashes + 1
+        # The next one may find nothing better: it comes at once at first, and then ever later.
+        await trio.sleep(min(_BACKOFF_MOST, _BACKOFF_FIRST * 2.0 ** (self._crashes - 1)))
+        await self._count(crash, error)
+        self._actor = self._new_actor()
+        self._actor.look()
+
+    async def _count(self, crash: ExceptionGroup[Exception], error: InternalError) -> None:
+        """Reload the record, tell of the crash, and give the conversation up if it crashes every actor."""
+        await trio.lowlevel.checkpoint()
+        try:
+            await self._keeper.reload()
+            await self._keeper.note(Alert(error.message, error.incident))
+            if crash.split(JournalError)[1] is None:
+                self._crashes = 0  # a journal that cannot be written is nobody's bug: it is waited for
+            elif self._crashes > _CRASHES_TOLERATED and self.record.status in _CAN_FAIL:
+                await fail(self._keeper, FailureCode.INTERNAL, error)
+        except JournalError as failure:
+            self._keeper.log.warning("actor.crash_not_recorded", error=str(failure))
+
+
+_CAN_FAIL: Final = (Status.STARTING, Status.RUNNING, Status.PAUSED)

@@ -1,0 +1,333 @@
+"""The supervisor: what clients can ask of all conversations.
+
+It satisfies `supervisor.control.service.ConversationService`. A command is put into its conversation's mailbox and its
+reply waited for; who stops waiting cancels nothing. Queries read committed state and wait for no actor and no engine.
+"""
+
+import os
+import secrets
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import timedelta
+from typing import Final
+
+import trio
+
+from supervisor import __version__
+from supervisor.actors.actor import BootOrder, refusal
+from supervisor.actors.bus import Bus
+from supervisor.actors.clock import Clock
+from supervisor.actors.context import ActorContext
+from supervisor.actors.engines import EngineSight
+from supervisor.actors.handle import ConversationHandle
+from supervisor.actors.mailbox import Answer, CommandMessage, Reply
+from supervisor.actors.registry import Registry
+from supervisor.actors.subscription import subscribe
+from supervisor.control.service import (
+    AgentAccess,
+    Capacity,
+    ConversationPage,
+    DaemonInfo,
+    EngineStatus,
+    StartRequest,
+    Stopped,
+    Subscription,
+)
+from supervisor.conversation.errors import CapacityExceeded, EngineUnavailable, Forbidden, NotFound, ShuttingDown
+from supervisor.conversation.events import Created, RecordedEvent, StatusChanged
+from supervisor.conversation.ids import ConversationId, new_conversation_id
+from supervisor.conversation.lifecycle import Act, Command, Refuse, Status, decide
+from supervisor.conversation.record import ConversationRecord
+from supervisor.conversation.spec import SandboxSpec, resolve_spec
+from supervisor.journal.changes import AlreadyExists, Create
+from supervisor.journal.journal import Journal
+from supervisor.journal.store import KnownKey
+
+KEYS_LIVE: Final = timedelta(hours=24)
+_RETRY_AFTER: Final = 5.0
+_ACTIVE: Final = (Status.STARTING, Status.RUNNING)
+
+
+class Supervisor:
+    """See the module. `registry` has every conversation of the journal that needs an actor."""
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        journal: Journal,
+        bus: Bus,
+        clock: Clock,
+        context: ActorContext,
+        engines: Mapping[str, EngineSight],
+    ) -> None:
+        self._registry = registry
+        self._journal = journal
+        self._bus = bus
+        self._clock = clock
+        self._context = context
+        self._engines = engines
+        self._keys: dict[str, KnownKey] = {}
+        self._creating: dict[ConversationId, trio.Event] = {}
+        self._started_at = clock.now()
+        self._started = trio.current_time()
+        self._closing = False
+
+    async def load_keys(self) -> None:
+        """Remember the idempotency keys of before the daemon's start."""
+        self._keys = {known.key: known for known in await self._journal.keys()}
+
+    def close(self) -> None:
+        """Take no command from now on."""
+        self._closing = True
+
+    # Queries.
+
+    async def info(self) -> DaemonInfo:
+        """Who the daemon is and how it does; never waits for the engine."""
+        await trio.lowlevel.checkpoint()
+        engine = self._engines[self._context.settings().sandbox.provider]
+        return DaemonInfo(
+            version=__version__,
+            pid=os.getpid(),
+            started_at=self._started_at,
+            uptime=trio.current_time() - self._started,
+            instance=self._journal.instance,
+            engine=EngineStatus(
+                engine.answers,
+                engine.info.version if engine.info else None,
+                engine.info.api_version if engine.info else None,
+            ),
+            capacity=self._capacity(),
+            seq=self._journal.last_seq,
+        )
+
+    async def get(self, conversation: ConversationId) -> ConversationRecord:
+        """The conversation as it is."""
+        handle = self._registry.find(conversation)
+        if handle is not None:
+            await trio.lowlevel.checkpoint()
+            return handle.record
+        record = await self._journal.record(conversation)
+        if record is None:
+            raise NotFound(f"there is no conversation {conversation}")
+        return record
+
+    async def list(
+        self, statuses: Sequence[Status], labels: Mapping[str, str], limit: int, cursor: str | None
+    ) -> ConversationPage:
+        """Conversations that have one of the statuses (any, if none is given) and all of the labels."""
+        if cursor is not None and not (cursor.isascii() and cursor.isdigit() and len(cursor) < _LONGEST_CURSOR):
+            raise NotFound("this cursor is none that a list has given: begin again without it")
+        page = await self._journal.page(statuses, labels, limit, int(cursor or 0))
+        return ConversationPage(page.records, None if page.next_after is None else str(page.next_after))
+
+    async def connect(self, conversation: ConversationId) -> AgentAccess:
+        """How to reach the agent server; RUNNING only."""
+        record = await self.get(conversation)
+        verdict = decide(Command.CONNECT, record.status)
+        if isinstance(verdict, Refuse):
+            raise refusal(Command.CONNECT, record.status, verdict.hint)
+        if record.sandbox is None or record.sandbox.url is None:
+            raise NotFound(f"conversation {conversation} has no port to connect to: its spec sets none")
+        return AgentAccess(record.sandbox.url, record.session_key)
+
+    async def logs(self, conversation: ConversationId, tail: int) -> Sequence[str]:
+        """The last lines of the sandbox's output; none once the sandbox is removed."""
+        record = await self.get(conversation)
+        if record.sandbox is None:
+            return ()
+        return await self._context.provider(record).logs(record.sandbox.name, tail)
+
+    @asynccontextmanager
+    async def follow_logs(self, conversation: ConversationId, tail: int) -> AsyncIterator[AsyncIterator[str]]:
+        """The last lines and then each new one, until the sandbox ends."""
+        record = await self.get(conversation)
+        if record.sandbox is None:
+            raise NotFound(f"conversation {conversation} has no sandbox to read logs from")
+        async with self._context.provider(record).follow_logs(record.sandbox.name, tail) as lines:
+            yield lines
+
+    async def history(self, conversation: ConversationId, since: int, limit: int) -> Sequence[RecordedEvent]:
+        """The conversation's recorded events after `since`, oldest first, also of one that was deleted."""
+        events = await self._journal.events(since, None, conversation, limit)
+        if not events:
+            await self.get(conversation)
+        return events
+
+    def subscribe(
+        self, since: int | None, ids: frozenset[ConversationId] | None, *, snapshot: bool
+    ) -> AbstractAsyncContextManager[Subscription]:
+        """Subscribe to all events, or to those of some conversations; `since` None means from now on."""
+        return subscribe(self._journal, self._bus, since, ids, snapshot=snapshot)
+
+    # Commands.
+
+    async def start(self, request: StartRequest) -> ConversationRecord:
+        """Start a conversation, or answer with the one that is there as the life cycle says."""
+        self._require_open()
+        known = await self._started_before(request.idempotency_key)
+        if known is not None:
+            return known
+        conversation = request.id or new_conversation_id()
+        while conversation in self._creating:
+            await self._creating[conversation].wait()
+        if self._registry.find(conversation) is not None:
+            return (await self._command(CommandMessage(Command.START, within=request.timeout), conversation)).record
+        return await self._create(conversation, request)
+
+    async def pause(self, conversation: ConversationId, within: float | None) -> ConversationRecord:
+        """Pause the agent and freeze its sandbox."""
+        return (await self._command(CommandMessage(Command.PAUSE, within=within), conversation)).record
+
+    async def resume(self, conversation: ConversationId, within: float | None) -> ConversationRecord:
+        """Thaw the sandbox, or boot it again if it is cold, and let the agent go on."""
+        return (await self._command(CommandMessage(Command.RESUME, within=within), conversation)).record
+
+    async def stop(self, conversation: ConversationId, within: float | None, *, force: bool) -> Stopped:
+        """End the sandbox: gracefully, or at once and before anything else with `force`."""
+        handle = self._registry.find(conversation)
+        if force and handle is not None:
+            answer = await handle.force_stop().wait()
+        else:
+            answer = await self._command(CommandMessage(Command.STOP, within=within), conversation)
+        return Stopped(answer.record, answer.acted)
+
+    async def restart(self, conversation: ConversationId, within: float | None, *, force: bool) -> ConversationRecord:
+        """Start a stopped or failed conversation again in its workspace."""
+        message = CommandMessage(Command.RESTART, within=within, force=force)
+        return (await self._command(message, conversation)).record
+
+    async def archive(self, conversation: ConversationId, within: float | None) -> ConversationRecord:
+        """Remove a stopped conversation's sandbox and keep its record."""
+        return (await self._command(CommandMessage(Command.ARCHIVE, within=within), conversation)).record
+
+    async def delete(self, conversation: ConversationId) -> None:
+        """Remove a stopped or archived conversation's record and workspace."""
+        await self._command(CommandMessage(Command.DELETE), conversation)
+
+    async def _command(self, message: CommandMessage, conversation: ConversationId) -> Answer:
+        self._require_open()
+        handle = self._registry.find(conversation)
+        if handle is None:
+            return await self._command_archived(message, await self.get(conversation))
+        if message.command in _WAKING and isinstance(decide(message.command, handle.record.status), Act):
+            self._require_capacity()
+        handle.send(message)
+        return await message.reply.wait()
+
+    async def _command_archived(self, message: CommandMessage, record: ConversationRecord) -> Answer:
+        """A conversation without an actor is ARCHIVED; only `delete` gives it one, for as long as that takes."""
+        await trio.lowlevel.checkpoint()
+        match decide(message.command, record.status):
+            case Refuse(hint):
+                raise refusal(message.command, record.status, hint)
+            case Act():
+                handle = self._registry.find(record.id) or self._registry.take_up(record)
+                handle.send(message)
+                return await message.reply.wait()
+            case _:
+                return Answer(record, acted=False)
+
+    async def _started_before(self, key: str | None) -> ConversationRecord | None:
+        await trio.lowlevel.checkpoint()
+        known = self._keys.get(key) if key is not None else None
+        if known is None or self._clock.now() - known.at > KEYS_LIVE:
+            await trio.lowlevel.checkpoint()
+            return None
+        if known.conversation in self._creating:
+            await self._creating[known.conversation].wait()
+        try:
+            return await self.get(known.conversation)
+        except NotFound:
+            return None  # it was deleted since, and its key with it
+
+    async def _create(self, conversation: ConversationId, request: StartRequest) -> ConversationRecord:
+        spec = self._admit(request)
+        record = self._new_record(conversation, spec, request)
+        created = trio.Event()
+        self._creating[conversation] = created
+        key = request.idempotency_key
+        if key is not None:
+            self._keys[key] = KnownKey(key, conversation, record.created_at)
+        try:
+            handle, reply = await self._commit_new(record, request)
+        except AlreadyExists:
+            return (await self._command_archived(CommandMessage(Command.START), await self.get(conversation))).record
+        finally:
+            del self._creating[conversation]
+            created.set()
+        return (await reply.wait()).record if request.wait else handle.record
+
+    async def _commit_new(
+        self, record: ConversationRecord, request: StartRequest
+    ) -> tuple[ConversationHandle, Reply[Answer]]:
+        born = (Created(record.agent, record.spec.image), StatusChanged(None, Status.STARTING, "start"))
+        try:
+            await self._journal.commit(Create(record, born, request.idempotency_key))
+        except BaseException:
+            self._keys.pop(request.idempotency_key or "", None)
+            raise
+        reply: Reply[Answer] = Reply()
+        order = BootOrder((reply,), request.timeout, asked_for=True)
+        return self._registry.take_up(record, order), reply
+
+    def _admit(self, request: StartRequest) -> SandboxSpec:
+        settings = self._context.settings()
+        spec = resolve_spec(settings.sandbox, request.spec, settings.allow)
+        agent = request.agent or settings.agent
+        if agent not in self._context.drivers:
+            raise Forbidden(f"there is no agent driver {agent!r}; there are {sorted(self._context.drivers)}", "agent")
+        if spec.provider not in self._engines:
+            raise Forbidden(
+                f"there is no sandbox provider {spec.provider!r}; there are {sorted(self._engines)}", "spec.provider"
+            )
+        self._require_capacity()
+        if not self._engines[spec.provider].answers:
+            raise EngineUnavailable(f"the {spec.provider} engine does not answer: is it running, and may we use it?")
+        return spec
+
+    def _new_record(self, conversation: ConversationId, spec: SandboxSpec, request: StartRequest) -> ConversationRecord:
+        now = self._clock.now()
+        return ConversationRecord(
+            id=conversation,
+            agent=request.agent or self._context.settings().agent,
+            status=Status.STARTING,
+            spec=spec,
+            session_key=secrets.token_urlsafe(32),
+            created_at=now,
+            updated_at=now,
+            last_active_at=now,
+            request=request.request,
+            labels=request.labels,
+        )
+
+    def _require_open(self) -> None:
+        if self._closing:
+            raise ShuttingDown("the daemon is ending: ask again when it is back")
+
+    def _require_capacity(self) -> None:
+        capacity = self._capacity()
+        for name, now, most in (
+            ("max_running", capacity.running, capacity.max_running),
+            ("max_starting", capacity.starting, capacity.max_starting),
+        ):
+            if most and now >= most:
+                raise CapacityExceeded(
+                    f"{now} conversations are active, which is all that [capacity] {name} allows: "
+                    "stop or pause one, or ask again later",
+                    _RETRY_AFTER,
+                )
+
+    def _capacity(self) -> Capacity:
+        census, limits = self._registry.census, self._context.settings().capacity
+        return Capacity(
+            running=sum(census[status] for status in _ACTIVE),
+            starting=census[Status.STARTING],
+            max_running=limits.max_running,
+            max_starting=limits.max_starting,
+        )
+
+
+_WAKING: Final = (Command.START, Command.RESUME, Command.RESTART)
+_LONGEST_CURSOR: Final = 19

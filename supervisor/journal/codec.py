@@ -1,0 +1,64 @@
+"""How records and events are written down as JSON text, and read again."""
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TypeVar
+
+import attrs
+from cattrs import Converter
+
+from supervisor.conversation.events import Event, StatusChanged
+from supervisor.conversation.json import JsonObject
+from supervisor.conversation.record import ConversationRecord
+
+_T = TypeVar("_T")
+
+
+def format_time(at: datetime) -> str:
+    """RFC 3339 in UTC with microseconds."""
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def parse_time(text: str) -> datetime:
+    """The time that `format_time` wrote."""
+    return datetime.fromisoformat(text)
+
+
+def _make_converter() -> Converter:
+    converter = Converter(omit_if_default=True)
+    converter.register_unstructure_hook(datetime, format_time)
+    converter.register_structure_hook(datetime, lambda text, _: parse_time(text))
+    converter.register_structure_hook_func(lambda kind: kind == JsonObject, lambda value, _: value)
+    return converter
+
+
+_converter = _make_converter()
+
+
+def encode_record(record: ConversationRecord) -> str:
+    """A record as JSON text; fields at their default are left out, so that old rows gain new fields."""
+    return _dump(_converter.unstructure(record))
+
+
+def decode_record(text: str) -> ConversationRecord:
+    """The record that `encode_record` wrote."""
+    return _converter.structure(json.loads(text), ConversationRecord)
+
+
+def encode_event_data(event: Event) -> str:
+    """An event's fields as the protocol sends them: absent ones left out, `before` called `from`."""
+    fields = attrs.asdict(event, filter=lambda _, value: value is not None, value_serializer=_plain)
+    if isinstance(event, StatusChanged):
+        fields = {"from": event.before, **{name: value for name, value in fields.items() if name != "before"}}
+    elif "before" in fields:
+        fields["from"] = fields.pop("before")
+    return _dump(fields)
+
+
+def _plain(_event: object, _field: object, value: _T) -> _T | str:
+    return format_time(value) if isinstance(value, datetime) else value
+
+
+def _dump(value: Mapping[str, object]) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)

@@ -1,0 +1,164 @@
+"""The journal: what happened, durable before anyone hears of it.
+
+One task writes. It takes whatever is waiting as one transaction, commits it in a worker thread, announces the events in
+the order of their sequence numbers and only then answers those who asked. Reads have a connection of their own.
+"""
+
+import sqlite3
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
+from functools import partial
+from typing import Protocol, TypeVar
+
+import attrs
+import trio
+
+from supervisor.conversation.events import RecordedEvent
+from supervisor.conversation.ids import ConversationId
+from supervisor.conversation.lifecycle import Status
+from supervisor.conversation.record import ConversationRecord
+from supervisor.journal.changes import AlreadyExists, Change, JournalError
+from supervisor.journal.store import KnownKey, RecordPage, Snapshot, Store, Written
+
+_T = TypeVar("_T")
+
+# A disk that takes longer than this for one commit is a failed disk; the writer itself waits on.
+_STALLED_AFTER = 60.0
+_MOST_IN_A_BATCH = 500
+
+
+class Offload(Protocol):
+    """How a blocking call is run: in a worker thread; inline in simulations, whose clock knows no threads."""
+
+    def __call__(self, call: Callable[[], _T], limiter: trio.CapacityLimiter) -> Awaitable[_T]:
+        """Run the call and wait for what it returns; never abandoned."""
+
+
+def in_thread(call: Callable[[], _T], limiter: trio.CapacityLimiter) -> Awaitable[_T]:
+    """Run a blocking call in a worker thread; never abandoned, so that a connection has one user at a time."""
+    return trio.to_thread.run_sync(call, limiter=limiter)
+
+
+@attrs.define(eq=False)
+class _Waiting:
+    change: Change
+    done: trio.Event = attrs.field(factory=trio.Event)
+    outcome: Written | AlreadyExists | JournalError | None = None
+
+
+class Journal:
+    """The only way to the database. `announce` hears every event once, in order, after its commit."""
+
+    def __init__(
+        self, store: Store, announce: Callable[[Sequence[RecordedEvent]], None], offload: Offload = in_thread
+    ) -> None:
+        self._store = store
+        self._announce = announce
+        self._offload = offload
+        self._writing = trio.CapacityLimiter(1)
+        self._reading = trio.CapacityLimiter(1)
+        self._waiting: list[_Waiting] = []
+        self._wakeup = trio.Event()
+        self.last_seq = store.last_seq()
+        self.pruned_through = store.pruned_through()
+
+    @property
+    def instance(self) -> str:
+        """The id of this state directory, 32 hex digits; sandboxes carry it as their owner."""
+        return self._store.instance
+
+    async def commit(self, change: Change) -> None:
+        """Record a change; when this returns it is durable and announced. Not cancellable once begun.
+
+        Raises:
+            AlreadyExists: a `Create` of an id that is taken.
+            JournalError: it could not be written; nothing of it was. After a stall that is not certain: reload.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        waiting = _Waiting(change)
+        self._waiting.append(waiting)
+        self._wakeup.set()
+        with trio.move_on_after(_STALLED_AFTER, shield=True):
+            await waiting.done.wait()
+        match waiting.outcome:
+            case None:
+                raise JournalError(
+                    f"a commit did not return in {_STALLED_AFTER:g} s: is the disk of the state_dir well?"
+                )
+            case Written():
+                return
+            case error:
+                raise error
+
+    async def run(self) -> None:
+        """The writer; runs until it is cancelled, which waits for the batch under way."""
+        while True:
+            await self._wakeup.wait()
+            self._wakeup = trio.Event()
+            while self._waiting:
+                batch, self._waiting = self._waiting[:_MOST_IN_A_BATCH], self._waiting[_MOST_IN_A_BATCH:]
+                with trio.CancelScope(shield=True):  # bounded by SQLite's own busy time limit
+                    await self._write(batch)
+
+    async def prune(self, events_before: datetime | None, keys_before: datetime) -> None:
+        """Forget events (None: none of them) and idempotency keys of before these times.
+
+        Raises:
+            JournalError: the database could not be written.
+        """
+        try:
+            await self._offload(partial(self._store.prune_keys, keys_before), self._writing)
+            if events_before is not None:
+                self.pruned_through = await self._offload(partial(self._store.prune, events_before), self._writing)
+        except sqlite3.Error as error:
+            raise JournalError(f"the journal cannot be pruned: {error}") from error
+
+    async def record(self, conversation: ConversationId) -> ConversationRecord | None:
+        """One conversation's record as it was last committed."""
+        return await self._read(partial(self._store.record, conversation))
+
+    async def live_records(self) -> tuple[ConversationRecord, ...]:
+        """Every record that needs an actor."""
+        return await self._read(self._store.live_records)
+
+    async def keys(self) -> tuple[KnownKey, ...]:
+        """Every idempotency key that is kept."""
+        return await self._read(self._store.keys)
+
+    async def page(self, statuses: Sequence[Status], labels: Mapping[str, str], limit: int, after: int) -> RecordPage:
+        """Records in the order of their creation, after an ordinal."""
+        return await self._read(partial(self._store.page, statuses, labels, limit, after))
+
+    async def events(
+        self, after: int, through: int | None, conversation: ConversationId | None, limit: int
+    ) -> tuple[RecordedEvent, ...]:
+        """Recorded events with `after < seq <= through`, oldest first, at most `limit`."""
+        return await self._read(partial(self._store.events, after, through, conversation, limit))
+
+    async def snapshot(self) -> Snapshot:
+        """All conversations, consistent with a sequence number."""
+        return await self._read(self._store.snapshot)
+
+    async def _write(self, batch: list[_Waiting]) -> None:
+        outcomes = await self._offload(partial(self._attempt, [waiting.change for waiting in batch]), self._writing)
+        self._tell([event for outcome in outcomes if isinstance(outcome, Written) for event in outcome.events])
+        for waiting, outcome in zip(batch, outcomes, strict=True):
+            waiting.outcome = outcome
+            waiting.done.set()
+
+    def _attempt(self, changes: Sequence[Change]) -> Sequence[Written | AlreadyExists | JournalError]:
+        try:
+            return self._store.write(changes)
+        except sqlite3.Error as error:
+            return [JournalError(f"the journal cannot be written: {error}") for _ in changes]
+
+    def _tell(self, events: Sequence[RecordedEvent]) -> None:
+        if events:
+            self.last_seq = events[-1].seq
+            self._announce(events)
+
+    async def _read(self, query: Callable[[], _T]) -> _T:
+        try:
+            return await self._offload(query, self._reading)
+        except sqlite3.Error as error:
+            raise JournalError(f"the journal cannot be read: {error}") from error

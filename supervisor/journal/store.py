@@ -1,0 +1,213 @@
+"""The SQLite database, synchronously: one connection that writes, one that reads.
+
+WAL mode with `synchronous=FULL`: what `write` has returned survives a power cut.
+"""
+
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+
+import attrs
+
+from supervisor.conversation.events import RecordedEvent
+from supervisor.conversation.ids import ConversationId
+from supervisor.conversation.lifecycle import Status
+from supervisor.conversation.record import ConversationRecord
+from supervisor.journal.changes import AlreadyExists, Change, Create, Delete, Note, Update
+from supervisor.journal.codec import decode_record, encode_event_data, encode_record, format_time, parse_time
+from supervisor.journal.schema import migrate
+
+
+@attrs.frozen
+class Written:
+    """The events of a change with their sequence numbers."""
+
+    events: tuple[RecordedEvent, ...]
+
+
+@attrs.frozen
+class Snapshot:
+    """All conversations as they are at `seq`."""
+
+    seq: int
+    records: tuple[ConversationRecord, ...]
+
+
+@attrs.frozen
+class RecordPage:
+    """Some records in the order of their creation; `next_after` continues, None at the end."""
+
+    records: tuple[ConversationRecord, ...]
+    next_after: int | None
+
+
+@attrs.frozen
+class KnownKey:
+    """An idempotency key and the conversation that it made."""
+
+    key: str
+    conversation: ConversationId
+    at: datetime
+
+
+class Store:
+    """Both connections to one database. `write` and `prune` use the first, everything else the second.
+
+    Each connection may be used by one thread at a time; `Journal` sees to that.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open the database, making or migrating it.
+
+        Raises:
+            sqlite3.Error: it cannot be opened or is no database.
+            NewerSchemaError: it is too new.
+        """
+        self._writer = _open(path)
+        try:
+            migrate(self._writer)
+            self._reader = _open(path)
+        except BaseException:
+            self._writer.close()
+            raise
+        self.instance = str(self._meta("instance"))
+
+    def close(self) -> None:
+        """Close both connections."""
+        self._reader.close()
+        self._writer.close()
+
+    def write(self, batch: Sequence[Change]) -> list[Written | AlreadyExists]:
+        """Write changes in one transaction; one that is refused leaves the others alone."""
+        with self._writer:
+            self._writer.execute("BEGIN IMMEDIATE")
+            return [self._write_one(change) for change in batch]
+
+    def prune(self, before: datetime) -> int:
+        """Forget events and idempotency keys of before a time; returns the highest seq that is gone."""
+        with self._writer:
+            self._writer.execute("BEGIN IMMEDIATE")
+            # Up to the newest old event: a clock that was stepped back must not leave a hole.
+            (through,) = self._writer.execute(
+                "SELECT max(seq) FROM events WHERE at < ?", (format_time(before),)
+            ).fetchone()
+            if through is not None:
+                self._writer.execute("DELETE FROM events WHERE seq <= ?", (through,))
+                self._writer.execute("UPDATE meta SET value = ? WHERE name = 'pruned_through'", (str(through),))
+        return self.pruned_through()
+
+    def prune_keys(self, before: datetime) -> None:
+        """Forget idempotency keys that are older than a time."""
+        with self._writer:
+            self._writer.execute("DELETE FROM idempotency_keys WHERE at < ?", (format_time(before),))
+
+    def last_seq(self) -> int:
+        """The highest sequence number that was ever given, 0 at first."""
+        row = self._reader.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
+        return int(row[0]) if row else 0
+
+    def pruned_through(self) -> int:
+        """The highest sequence number that is no longer kept, 0 at first."""
+        return int(self._meta("pruned_through"))
+
+    def record(self, conversation: ConversationId) -> ConversationRecord | None:
+        """One conversation's record."""
+        row = self._reader.execute("SELECT record FROM conversations WHERE id = ?", (conversation,)).fetchone()
+        return decode_record(row[0]) if row else None
+
+    def live_records(self) -> tuple[ConversationRecord, ...]:
+        """Every record that needs an actor: all that are not ARCHIVED, or whose end was begun."""
+        rows = self._reader.execute(
+            "SELECT record FROM conversations WHERE status != ? OR json_extract(record, '$.intent') IS NOT NULL"
+            " ORDER BY ordinal",
+            (Status.ARCHIVED,),
+        )
+        return tuple(decode_record(row[0]) for row in rows)
+
+    def keys(self) -> tuple[KnownKey, ...]:
+        """Every idempotency key that is still kept."""
+        rows = self._reader.execute("SELECT key, conversation, at FROM idempotency_keys")
+        return tuple(KnownKey(key, ConversationId(conversation), parse_time(at)) for key, conversation, at in rows)
+
+    def page(self, statuses: Sequence[Status], labels: Mapping[str, str], limit: int, after: int) -> RecordPage:
+        """Records whose ordinal is above `after`, filtered by any of the statuses and all of the labels."""
+        where, values = ["ordinal > ?"], [after, *statuses]
+        if statuses:
+            where.append(f"status IN ({','.join('?' * len(statuses))})")
+        for name, value in labels.items():
+            where.append("EXISTS (SELECT 1 FROM json_each(labels) WHERE key = ? AND json_each.value = ?)")
+            values += [name, value]
+        sql = f"SELECT ordinal, record FROM conversations WHERE {' AND '.join(where)} ORDER BY ordinal LIMIT ?"  # noqa: S608 - the parts are literals above
+        rows = self._reader.execute(sql, (*values, limit + 1)).fetchall()
+        next_after = rows[limit - 1][0] if len(rows) > limit else None
+        return RecordPage(tuple(decode_record(text) for _, text in rows[:limit]), next_after)
+
+    def events(
+        self, after: int, through: int | None, conversation: ConversationId | None, limit: int
+    ) -> tuple[RecordedEvent, ...]:
+        """Up to `limit` events after one seq and up to another (None is no end), of one conversation or of all."""
+        sql = "SELECT seq, at, conversation, kind, data FROM events WHERE seq > ? AND seq <= ?"
+        values: list[int | str] = [after, 2**62 if through is None else through]
+        if conversation is not None:
+            sql += " AND conversation = ?"
+            values.append(conversation)
+        rows = self._reader.execute(sql + " ORDER BY seq LIMIT ?", (*values, limit))
+        return tuple(RecordedEvent(seq, parse_time(at), owner, kind, data) for seq, at, owner, kind, data in rows)
+
+    def snapshot(self) -> Snapshot:
+        """All conversations and the sequence number that they are consistent with."""
+        with self._reader:
+            self._reader.execute("BEGIN")
+            rows = self._reader.execute("SELECT record FROM conversations ORDER BY ordinal").fetchall()
+            return Snapshot(self.last_seq(), tuple(decode_record(row[0]) for row in rows))
+
+    def _meta(self, name: str) -> str:
+        return str(self._writer.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()[0])
+
+    def _write_one(self, change: Change) -> Written | AlreadyExists:
+        match change:
+            case Create(record, _, key):
+                if self._writer.execute("SELECT 1 FROM conversations WHERE id = ?", (record.id,)).fetchone():
+                    return AlreadyExists(record.id)
+                self._writer.execute(
+                    "INSERT INTO conversations (id, status, labels, record) VALUES (?, ?, ?, ?)",
+                    (record.id, record.status, json.dumps(dict(record.labels)), encode_record(record)),
+                )
+                if key is not None:
+                    at = format_time(change.at)
+                    self._writer.execute(
+                        "INSERT OR REPLACE INTO idempotency_keys VALUES (?, ?, ?)", (key, record.id, at)
+                    )
+            case Update(record):
+                self._writer.execute(
+                    "UPDATE conversations SET status = ?, record = ? WHERE id = ?",
+                    (record.status, encode_record(record), record.id),
+                )
+            case Delete(conversation):
+                self._writer.execute("DELETE FROM conversations WHERE id = ?", (conversation,))
+                self._writer.execute("DELETE FROM idempotency_keys WHERE conversation = ?", (conversation,))
+            case Note():
+                pass
+        return Written(tuple(self._append(change, event.kind, encode_event_data(event)) for event in change.events))
+
+    def _append(self, change: Change, kind: str, data: str) -> RecordedEvent:
+        cursor = self._writer.execute(
+            "INSERT INTO events (at, conversation, kind, data) VALUES (?, ?, ?, ?)",
+            (format_time(change.at), change.conversation, kind, data),
+        )
+        assert cursor.lastrowid is not None  # noqa: S101 - sqlite3 sets it after every INSERT
+        return RecordedEvent(cursor.lastrowid, change.at, change.conversation, kind, data)
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10.0)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+    except BaseException:
+        connection.close()
+        raise
+    return connection

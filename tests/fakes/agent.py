@@ -1,0 +1,110 @@
+"""An agent server in memory: a driver on simulated time, whose faults are switched on by tests."""
+
+from collections.abc import Callable, Mapping
+
+import attrs
+import trio
+
+from supervisor.agent.port import AgentSession
+from supervisor.conversation.errors import AgentUnavailable
+from supervisor.conversation.ids import ConversationId
+from supervisor.conversation.json import JsonObject
+from supervisor.conversation.record import ExecutionStatus
+
+
+@attrs.define
+class FakeConversation:
+    """What the fake server knows of one conversation."""
+
+    status: ExecutionStatus = ExecutionStatus.RUNNING
+    changed: trio.Event = attrs.field(factory=trio.Event)
+    begun: int = 0
+    told_to_go_on: int = 0
+
+
+class FakeAgent:
+    """Satisfies `AgentDriver`."""
+
+    def __init__(self, name: str = "v1") -> None:
+        self.name = name
+        self.conversations: dict[ConversationId, FakeConversation] = {}
+        self.boot_time = 0.05
+        self.healthy = True
+        self.calls: list[str] = []
+        self._gates: dict[str, trio.Event] = {}
+        self._failures: dict[str, list[Exception]] = {}
+
+    def close_gate(self, call: str) -> None:
+        """Let calls of this name wait until the gate opens."""
+        self._gates[call] = trio.Event()
+
+    def open_gate(self, call: str) -> None:
+        """Let the calls that wait, and all later ones, through."""
+        self._gates.pop(call).set()
+
+    def fail_next(self, call: str, error: Exception, times: int = 1) -> None:
+        """Let the next calls of this name raise an error."""
+        self._failures.setdefault(call, []).extend([error] * times)
+
+    def does(self, conversation: ConversationId, status: ExecutionStatus) -> None:
+        """Let the agent do something else."""
+        known = self.conversations[conversation]
+        known.status = status
+        known.changed.set()
+        known.changed = trio.Event()
+
+    def environment(self, session_key: str, workspace: str) -> Mapping[str, str]:
+        """As the port says."""
+        return {"KEY": session_key, "WORKSPACE": workspace}
+
+    async def wait_ready(self, session: AgentSession) -> None:
+        """As the port says."""
+        await self._answer("wait_ready")
+        await trio.sleep(self.boot_time)
+
+    async def probe(self, session: AgentSession) -> None:
+        """As the port says."""
+        await self._answer("probe")
+        if not self.healthy:
+            raise AgentUnavailable("the fake agent is not well")
+
+    async def begin(self, session: AgentSession, request: JsonObject, *, go_on: bool) -> ExecutionStatus | None:
+        """As the port says."""
+        await self._answer("begin")
+        known = self.conversations.setdefault(session.conversation, FakeConversation())
+        known.begun += 1
+        known.told_to_go_on += go_on
+        return known.status
+
+    async def pause(self, session: AgentSession) -> bool:
+        """As the port says."""
+        await self._answer("pause")
+        was_running = self.conversations[session.conversation].status is ExecutionStatus.RUNNING
+        if was_running:
+            self.does(session.conversation, ExecutionStatus.PAUSED)
+        return was_running
+
+    async def run(self, session: AgentSession) -> None:
+        """As the port says."""
+        await self._answer("run")
+        self.does(session.conversation, ExecutionStatus.RUNNING)
+
+    async def interrupt(self, session: AgentSession) -> None:
+        """As the port says."""
+        await self._answer("interrupt")
+
+    async def follow(self, session: AgentSession, report: Callable[[ExecutionStatus], None]) -> None:
+        """As the port says."""
+        await self._answer("follow")
+        while True:
+            known = self.conversations[session.conversation]
+            report(known.status)
+            await known.changed.wait()
+
+    async def _answer(self, call: str) -> None:
+        self.calls.append(call)
+        await trio.lowlevel.checkpoint()
+        if call in self._gates:
+            await self._gates[call].wait()
+        if self._failures.get(call):
+            raise self._failures[call].pop(0)

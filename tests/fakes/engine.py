@@ -1,0 +1,259 @@
+"""An engine in memory: a sandbox provider on simulated time, whose faults are switched on by tests."""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import attrs
+import trio
+
+from supervisor.conversation.errors import Conflict, EngineUnavailable, ImageUnavailable, SandboxFailed
+from supervisor.conversation.ids import ConversationId
+from supervisor.conversation.spec import SandboxSpec
+from supervisor.sandbox.port import (
+    Endpoint,
+    EngineInfo,
+    EngineObserver,
+    OwnedSandbox,
+    PullProgress,
+    SandboxPlan,
+    SandboxState,
+    SandboxView,
+)
+
+
+@attrs.define
+class FakeSandbox:
+    """One sandbox of the fake engine."""
+
+    plan: SandboxPlan
+    state: SandboxState
+    port: int
+    exit_code: int | None = None
+    oom_killed: bool = False
+    lines: list[str] = attrs.field(factory=list)
+
+
+class FakeEngine:
+    """Satisfies `SandboxProvider`. Every call takes `latency` seconds and waits for its gate, if one is closed."""
+
+    def __init__(self, name: str = "docker", owner: str = "fake", latency: float = 0.01) -> None:
+        self.name = name
+        self.owner = owner
+        self.latency = latency
+        self.sandboxes: dict[str, FakeSandbox] = {}
+        self.workspaces: set[ConversationId] = set()
+        self.images = {"image"}
+        self.calls: Counter[str] = Counter()
+        self.most_at_once: Counter[ConversationId] = Counter()
+        self.exits_at_boot: list[tuple[int, bool]] = []
+        self.pull_script: list[tuple[float, PullProgress]] = []
+        self._next_port = 40000
+        self._up = trio.Event()
+        self._up.set()
+        self._down = trio.Event()
+        self._gates: dict[str, trio.Event] = {}
+        self._failures: dict[str, list[Exception]] = {}
+        self._observers: list[EngineObserver] = []
+        self.deaf = False
+
+    # What tests do to it.
+
+    def close_gate(self, call: str) -> None:
+        """Let calls of this name wait, uninterruptibly as a real mutation does, until the gate opens."""
+        self._gates[call] = trio.Event()
+
+    def open_gate(self, call: str) -> None:
+        """Let the calls that wait, and all later ones, through."""
+        self._gates.pop(call).set()
+
+    def fail_next(self, call: str, error: Exception, times: int = 1) -> None:
+        """Let the next calls of this name raise an error."""
+        self._failures.setdefault(call, []).extend([error] * times)
+
+    def go_down(self) -> None:
+        """Stop answering; sandboxes live on."""
+        self._up = trio.Event()
+        self._down.set()
+
+    def come_up(self) -> None:
+        """Answer again."""
+        self._down = trio.Event()
+        self._up.set()
+
+    def die(self, name: str, exit_code: int = 1, *, oom: bool = False) -> None:
+        """End a sandbox from inside."""
+        sandbox = self.sandboxes[name]
+        sandbox.state, sandbox.exit_code, sandbox.oom_killed = SandboxState.EXITED, exit_code, oom
+        self.tell(sandbox.plan.conversation)
+
+    def vanish(self, name: str) -> None:
+        """Remove a sandbox behind everyone's back."""
+        self.tell(self.sandboxes.pop(name).plan.conversation)
+
+    def tell(self, conversation: ConversationId) -> None:
+        """Send an event."""
+        if not self.deaf:
+            for observer in self._observers:
+                observer.sandbox_changed(conversation)
+
+    def states(self) -> dict[str, SandboxState]:
+        """What every sandbox does, by name."""
+        return {name: sandbox.state for name, sandbox in self.sandboxes.items()}
+
+    # The port.
+
+    def sandbox_name(self, conversation: ConversationId, incarnation: int) -> str:
+        """As the port says."""
+        return f"{self.owner[:8]}-{conversation}-{incarnation}"
+
+    async def engine(self) -> EngineInfo:
+        """As the port says."""
+        await self._answer("engine")
+        return EngineInfo("fake-1", "1.0")
+
+    async def ensure_image(
+        self, spec: SandboxSpec, progress: Callable[[PullProgress], Awaitable[None]], stall: float
+    ) -> None:
+        """As the port says; `pull_script` gives the delays and the progress of a pull."""
+        await self._answer("ensure_image")
+        for delay, step in self.pull_script:
+            await trio.sleep(min(delay, stall))
+            if delay > stall:
+                raise ImageUnavailable(f"the pull of {spec.image} stalled")
+            await progress(step)
+        if spec.image not in self.images and not self.pull_script:
+            raise ImageUnavailable(f"there is no image {spec.image}")
+
+    async def launch(self, plan: SandboxPlan) -> SandboxView:
+        """As the port says; `exits_at_boot` ends the next sandboxes as soon as they run."""
+        await self._answer("launch")
+        name = self.sandbox_name(plan.conversation, plan.incarnation)
+        known = self.sandboxes.get(name)
+        if known is None:
+            self._next_port += 1
+            known = self.sandboxes[name] = FakeSandbox(plan, SandboxState.RUNNING, self._next_port)
+            self.workspaces.add(plan.conversation)
+            owned = sum(sandbox.plan.conversation == plan.conversation for sandbox in self.sandboxes.values())
+            self.most_at_once[plan.conversation] = max(self.most_at_once[plan.conversation], owned)
+            if self.exits_at_boot:
+                code, oom = self.exits_at_boot.pop(0)
+                self.die(name, code, oom=oom)
+        elif known.plan.conversation != plan.conversation:
+            raise Conflict(f"{name} is taken")
+        return self._view(name)
+
+    async def inspect(self, name: str) -> SandboxView | None:
+        """As the port says."""
+        await self._answer("inspect")
+        return self._view(name) if name in self.sandboxes else None
+
+    async def pause(self, name: str) -> None:
+        """As the port says."""
+        await self._answer("pause")
+        self._alive(name).state = SandboxState.PAUSED
+
+    async def unpause(self, name: str) -> None:
+        """As the port says."""
+        await self._answer("unpause")
+        self._alive(name).state = SandboxState.RUNNING
+
+    async def stop(self, name: str, grace: float) -> None:
+        """As the port says."""
+        await self._answer("stop")
+        self._end(name, 143)
+
+    async def kill(self, name: str) -> None:
+        """As the port says."""
+        await self._answer("kill")
+        self._end(name, 137)
+
+    async def remove(self, name: str) -> None:
+        """As the port says."""
+        await self._answer("remove")
+        gone = self.sandboxes.pop(name, None)
+        if gone is not None:
+            self.tell(gone.plan.conversation)
+
+    async def remove_workspace(self, conversation: ConversationId) -> None:
+        """As the port says."""
+        await self._answer("remove_workspace")
+        self.workspaces.discard(conversation)
+
+    async def export_workspace(self, name: str, workspace: str, target: Path) -> None:
+        """As the port says; the file names what was exported."""
+        await self._answer("export_workspace")
+        target.write_text(f"{name}:{workspace}")
+
+    async def logs(self, name: str, tail: int) -> Sequence[str]:
+        """As the port says."""
+        await self._answer("logs")
+        return self.sandboxes[name].lines[-tail:] if name in self.sandboxes else []
+
+    @asynccontextmanager
+    async def follow_logs(self, name: str, tail: int) -> AsyncIterator[AsyncIterator[str]]:
+        """As the port says; ends after what is there."""
+        await self._answer("follow_logs")
+        send, receive = trio.open_memory_channel[str](tail)
+        for line in self.sandboxes[name].lines[-tail:]:
+            send.send_nowait(line)
+        send.close()
+        yield receive
+
+    async def list_owned(self) -> Sequence[OwnedSandbox]:
+        """As the port says."""
+        await self._answer("list_owned")
+        return [
+            OwnedSandbox(name, sandbox.plan.conversation, sandbox.plan.incarnation, sandbox.state)
+            for name, sandbox in self.sandboxes.items()
+        ]
+
+    async def watch(self, observer: EngineObserver) -> None:
+        """As the port says."""
+        while True:
+            if not self._up.is_set():
+                observer.engine_lost("the fake engine is down")
+            await self._up.wait()
+            self._observers.append(observer)
+            observer.engine_connected()
+            try:
+                await self._down.wait()
+            finally:
+                self._observers.remove(observer)
+
+    async def _answer(self, call: str) -> None:
+        self.calls[call] += 1
+        await trio.sleep(self.latency)
+        gate = self._gates.get(call)
+        if gate is not None:
+            with trio.CancelScope(shield=True):
+                await gate.wait()
+        if not self._up.is_set():
+            raise EngineUnavailable("the fake engine is down")
+        if self._failures.get(call):
+            raise self._failures[call].pop(0)
+
+    def _alive(self, name: str) -> FakeSandbox:
+        sandbox = self.sandboxes.get(name)
+        if sandbox is None or sandbox.state not in (SandboxState.RUNNING, SandboxState.PAUSED):
+            raise SandboxFailed(f"sandbox {name} does not run")
+        self.tell(sandbox.plan.conversation)
+        return sandbox
+
+    def _end(self, name: str, exit_code: int) -> None:
+        if name in self.sandboxes and self.sandboxes[name].state is not SandboxState.EXITED:
+            self.die(name, exit_code)
+
+    def _view(self, name: str) -> SandboxView:
+        sandbox = self.sandboxes[name]
+        runs = sandbox.state in (SandboxState.RUNNING, SandboxState.PAUSED)
+        return SandboxView(
+            id=f"id-{name}",
+            name=name,
+            image=sandbox.plan.spec.image,
+            state=sandbox.state,
+            published=Endpoint("127.0.0.1", sandbox.port) if runs and sandbox.plan.spec.port else None,
+            exit_code=sandbox.exit_code,
+            oom_killed=sandbox.oom_killed,
+        )

@@ -1,0 +1,133 @@
+"""A whole supervision on simulated time: the real actors and journal over the fakes."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from random import Random
+from typing import TypeVar
+
+import attrs
+import trio
+
+from supervisor.actors.settings import ActorSettings
+from supervisor.actors.supervision import Parts, Supervision, supervise
+from supervisor.control.service import StartRequest
+from supervisor.conversation.ids import ConversationId
+from supervisor.conversation.lifecycle import Status
+from supervisor.conversation.record import ConversationRecord
+from supervisor.conversation.restart import RestartPolicy
+from supervisor.conversation.spec import Allowance, PullPolicy, SandboxSpec
+from supervisor.journal.store import Store
+from tests.fakes.agent import FakeAgent
+from tests.fakes.engine import FakeEngine
+
+_T = TypeVar("_T")
+
+SPEC = SandboxSpec(
+    provider="docker",
+    image="image",
+    pull=PullPolicy.MISSING,
+    command=None,
+    env={},
+    port=8000,
+    user=None,
+    workspace="/workspace",
+    memory=2**30,
+    cpus=1.0,
+    pids_limit=100,
+    network="bridge",
+    init=True,
+)
+SETTINGS = ActorSettings(sandbox=SPEC, allow=Allowance(), agent="v1", restart=RestartPolicy(jitter=0.0))
+C1 = ConversationId("c1")
+
+
+class SimulatedWallClock:
+    """A wall clock that goes with Trio's."""
+
+    def now(self) -> datetime:
+        """The time, in UTC."""
+        return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=trio.current_time())
+
+
+async def inline(call: Callable[[], _T], limiter: trio.CapacityLimiter) -> _T:
+    """Run a blocking call in place: the mock clock knows no threads."""
+    async with limiter:
+        return call()
+
+
+@attrs.define(eq=False)
+class World:
+    """One daemon's worth of supervision, over an engine and an agent that outlive it."""
+
+    engine: FakeEngine
+    agent: FakeAgent
+    supervision: Supervision
+
+    async def start(self, conversation: ConversationId = C1, **fields: object) -> ConversationRecord:
+        """Start a conversation."""
+        return await self.supervision.supervisor.start(attrs.evolve(StartRequest(id=conversation), **fields))
+
+    def record(self, conversation: ConversationId = C1) -> ConversationRecord:
+        """The record that its actor holds."""
+        handle = self.supervision.registry.find(conversation)
+        assert handle is not None
+        return handle.record
+
+    async def until(self, condition: Callable[[ConversationRecord], bool], conversation: ConversationId = C1) -> None:
+        """Let simulated time pass until the record fulfils a condition; an hour is too long."""
+        with trio.fail_after(3600):
+            while not condition(self.record(conversation)):
+                await trio.sleep(0.01)
+
+    async def until_status(self, status: Status, conversation: ConversationId = C1) -> None:
+        """Let simulated time pass until the conversation has a status."""
+        await self.until(lambda record: record.status is status, conversation)
+
+    async def kinds(self, conversation: ConversationId = C1) -> list[str]:
+        """The kinds of the conversation's recorded events, in order."""
+        return [event.kind for event in await self.supervision.journal.events(0, None, conversation, 10_000)]
+
+    async def statuses(self, conversation: ConversationId = C1) -> list[str]:
+        """The data of the conversation's status events, in order."""
+        events = await self.supervision.journal.events(0, None, conversation, 10_000)
+        return [event.data for event in events if event.kind == "status"]
+
+
+@asynccontextmanager
+async def open_world(
+    directory: Path,
+    *,
+    settings: ActorSettings = SETTINGS,
+    engine: FakeEngine | None = None,
+    agent: FakeAgent | None = None,
+) -> AsyncIterator[World]:
+    """Bring up a supervision in a state directory; leaving the context is like kill -9 of the daemon, but polite."""
+    engine, agent = engine or FakeEngine(), agent or FakeAgent()
+
+    def provider(owner: str) -> FakeEngine:
+        engine.owner = owner
+        return engine
+
+    store = Store(directory / "journal.db")
+    parts = Parts(
+        store=store,
+        providers={"docker": provider},
+        drivers={"v1": agent},
+        settings=lambda: settings,
+        clock=SimulatedWallClock(),
+        random=Random(0),
+        offload=inline,
+    )
+    try:
+        async with supervise(parts) as supervision:
+            yield World(engine, agent, supervision)
+    finally:
+        store.close()
+
+
+async def after(delay: float, work: Callable[[], Awaitable[_T]]) -> _T:
+    """Do something later, on simulated time."""
+    await trio.sleep(delay)
+    return await work()
