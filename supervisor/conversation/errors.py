@@ -42,8 +42,7 @@ class ConversationdError(Exception):
     @property
     def data(self) -> JsonObject:
         """The error's own fields as the protocol sends them beside `code`; absent ones are left out."""
-        fields = attrs.asdict(self, filter=lambda field, value: field.name != "message" and value is not None)
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
+        return attrs.asdict(self, filter=lambda field, value: field.name != "message" and value is not None)
 
 
 class NotFound(ConversationdError):

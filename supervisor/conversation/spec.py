@@ -102,6 +102,8 @@ def resolve_spec(defaults: SandboxSpec, overrides: SpecOverrides, allow: Allowan
     if overrides.env is not None:
         changes["env"] = {**defaults.env, **overrides.env}
     spec = attrs.evolve(defaults, **changes)
+    # A caller says "none of these" by 0, "" and [], where leaving the key out means the config's.
+    spec = attrs.evolve(spec, port=spec.port or None, user=spec.user or None, command=spec.command or None)
     if overrides.image is not None and overrides.image != defaults.image and not _matches(spec.image, allow.pull):
         return attrs.evolve(spec, pull=PullPolicy.NEVER)
     return spec

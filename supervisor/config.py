@@ -1,0 +1,360 @@
+"""The config file: TOML in, frozen classes out, with every error of the file at once.
+
+A key that is not in the file has the default that `config/conversationd.toml` shows and explains.
+"""
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterator, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+import attrs
+import tomli
+from cattrs import BaseValidationError, Converter
+
+from supervisor.actors.settings import ActorSettings, CapacityLimits, Health, Timeouts
+from supervisor.control.address import ControlAddress, UnixAddress, parse_address
+from supervisor.conversation.parse import SPEC_READERS, cpu_limit, memory_limit, pids_limit, spec_converter
+from supervisor.conversation.restart import RestartPolicy
+from supervisor.conversation.spec import Allowance, PullPolicy, SandboxSpec, SpecOverrides
+from supervisor.conversation.strict import (
+    NotAllowed,
+    Problem,
+    Reader,
+    absolute_path,
+    duration,
+    integer,
+    listed,
+    name,
+    number,
+    problems_of,
+    register_table,
+    shown,
+    text,
+)
+from supervisor.logs import LogFormat, LogLevel
+
+ENVIRONMENT_VARIABLE: Final = "CONVERSATIOND_CONFIG"
+DEFAULT_PATH: Final = Path("/etc/conversationd/conversationd.toml")
+_LONGEST_SOCKET_PATH: Final = 107  # bytes that fit the kernel's sockaddr_un
+
+
+class OnShutdown(StrEnum):
+    """What becomes of the sandboxes when the daemon ends."""
+
+    LEAVE = "leave"
+    PAUSE = "pause"
+    STOP = "stop"
+
+
+@attrs.frozen
+class DaemonConfig:
+    """`[daemon]`."""
+
+    state_dir: Path = Path("/var/lib/conversationd")
+    on_shutdown: OnShutdown = OnShutdown.LEAVE
+
+
+@attrs.frozen
+class ControlConfig:
+    """`[control]`. `token_file` None is the file `token` in the state directory: see `Config.token_path`."""
+
+    listen: tuple[ControlAddress, ...] = (UnixAddress(Path("/run/conversationd/control.sock")),)
+    token_file: Path | None = None
+    allowed_origins: tuple[str, ...] = ()
+    max_connections: int = 512
+
+
+@attrs.frozen
+class LaneSizes:
+    """`[docker.lanes]`: how many engine calls of a kind run at once."""
+
+    control: int = 8
+    stop: int = 32
+    stream: int = 32
+    kill: int = 8
+
+
+@attrs.frozen
+class DockerConfig:
+    """`[docker]`. `host` None is `$DOCKER_HOST`, else the engine's usual socket."""
+
+    host: str | None = None
+    lanes: LaneSizes = attrs.field(factory=LaneSizes)
+
+
+@attrs.frozen
+class SandboxConfig:
+    """`[sandbox]`: what a conversation gets that asks for nothing, and how far it may ask for something else."""
+
+    spec: SandboxSpec = attrs.field(
+        default=SandboxSpec(
+            provider="docker",
+            image="ghcr.io/openhands/agent-server:latest-python",
+            pull=PullPolicy.MISSING,
+            command=None,
+            env={},
+            port=8000,
+            user=None,
+            workspace="/workspace",
+            memory=4 * 1024**3,
+            cpus=2.0,
+            pids_limit=1024,
+            network="bridge",
+            init=True,
+        )
+    )
+    allow: Allowance = attrs.field(factory=Allowance)
+
+
+@attrs.frozen
+class AgentConfig:
+    """`[agent]`: the driver of a conversation that names none."""
+
+    driver: str = "v1"
+
+
+@attrs.frozen
+class ArchiveConfig:
+    """`[archive]`: the directory that archived workspaces are exported to; None keeps them in their volumes."""
+
+    export_to: Path | None = None
+
+
+@attrs.frozen
+class JournalConfig:
+    """`[journal]`: how long events are kept, in seconds; 0 is for ever."""
+
+    retention: float = 30 * 86400.0
+
+
+@attrs.frozen
+class LogConfig:
+    """`[log]`."""
+
+    level: LogLevel = LogLevel.INFO
+    format: LogFormat = LogFormat.AUTO
+
+
+@attrs.frozen
+class Config:
+    """The whole config; without arguments it is the built-in one."""
+
+    daemon: DaemonConfig = attrs.field(factory=DaemonConfig)
+    control: ControlConfig = attrs.field(factory=ControlConfig)
+    docker: DockerConfig = attrs.field(factory=DockerConfig)
+    sandbox: SandboxConfig = attrs.field(factory=SandboxConfig)
+    agent: AgentConfig = attrs.field(factory=AgentConfig)
+    timeouts: Timeouts = attrs.field(factory=Timeouts)
+    restart: RestartPolicy = attrs.field(factory=RestartPolicy)
+    health: Health = attrs.field(factory=Health)
+    capacity: CapacityLimits = attrs.field(factory=CapacityLimits)
+    archive: ArchiveConfig = attrs.field(factory=ArchiveConfig)
+    journal: JournalConfig = attrs.field(factory=JournalConfig)
+    log: LogConfig = attrs.field(factory=LogConfig)
+
+    @property
+    def token_path(self) -> Path:
+        """Where the control channel's token is."""
+        return self.control.token_file or self.daemon.state_dir / "token"
+
+    def actor_settings(self) -> ActorSettings:
+        """The part that a reload may change while conversations run."""
+        return ActorSettings(
+            sandbox=self.sandbox.spec,
+            allow=self.sandbox.allow,
+            agent=self.agent.driver,
+            timeouts=self.timeouts,
+            restart=self.restart,
+            health=self.health,
+            capacity=self.capacity,
+            archive_to=self.archive.export_to,
+        )
+
+
+@attrs.define(eq=False, slots=False)
+class ConfigError(Exception):
+    """The config cannot be used. Its text has one line for each problem and is ready for a terminal."""
+
+    path: Path
+    problems: tuple[Problem, ...]
+
+    def __str__(self) -> str:
+        return "\n".join(": ".join(filter(None, (str(self.path), each.path, each.message))) for each in self.problems)
+
+
+def load_config(path: Path | None, environ: Mapping[str, str], fallback: Path = DEFAULT_PATH) -> Config:
+    """Load the config from `path`, else `$CONVERSATIOND_CONFIG`, else `fallback` if it exists, else the defaults.
+
+    Raises:
+        ConfigError: the file cannot be read, is no TOML, or has keys or values that are not allowed.
+    """
+    variable = environ.get(ENVIRONMENT_VARIABLE)
+    chosen = path or (Path(variable) if variable else None)
+    try:
+        content = (chosen or fallback).read_bytes()
+    except FileNotFoundError as error:
+        if chosen is None:
+            return Config()
+        raise ConfigError(chosen, (Problem("", "there is no such file"),)) from error
+    except OSError as error:
+        raise ConfigError(chosen or fallback, (Problem("", f"cannot be read: {error.strerror}"),)) from error
+    return parse_config(content, chosen or fallback)
+
+
+def parse_config(content: bytes, path: Path) -> Config:
+    """Read the content of a config file; `path` is for the errors.
+
+    Raises:
+        ConfigError: it is no TOML, or has keys or values that are not allowed.
+    """
+    try:
+        document = tomli.loads(content.decode())
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(path, (Problem("", f"is no TOML: {error}"),)) from error
+    problems = list(_disordered_backoff(document))
+    try:
+        config = _CONVERTER.structure(document, Config)
+    except BaseValidationError as error:
+        raise ConfigError(path, (*problems_of(error, ""), *problems)) from error
+    if problems:
+        raise ConfigError(path, tuple(problems))
+    return config
+
+
+def _disordered_backoff(document: Mapping[str, object]) -> Iterator[Problem]:
+    """Compare on the raw table, so that this problem shows in the same run as those of other keys."""
+    table = document.get("restart")
+    given = table if isinstance(table, Mapping) else {}
+    backoff = {key: given[key] for key in ("backoff_initial", "backoff_max") if key in given}
+    try:
+        policy = _CONVERTER.structure(backoff, RestartPolicy)
+    except BaseValidationError:  # told with the other keys
+        return
+    if policy.backoff_max < policy.backoff_initial:
+        yield Problem(
+            "restart.backoff_max",
+            f"{policy.backoff_max:g} s is less than backoff_initial, which is {policy.backoff_initial:g} s",
+        )
+
+
+def _listener(value: object) -> ControlAddress:
+    try:
+        address = parse_address(text(value))
+    except ValueError as error:
+        raise NotAllowed(
+            f'{shown(value)} is no listener; write it like "unix:/run/x/control.sock" or "tcp:127.0.0.1:8765"'
+        ) from error
+    if isinstance(address, UnixAddress):
+        _check_socket_path(str(address.path))
+    elif not _is_loopback(address.host):
+        raise NotAllowed(
+            f"{shown(value)} could be reached by other machines; only 127.0.0.0/8, [::1] and localhost are allowed"
+        )
+    return address
+
+
+def _check_socket_path(path: str) -> None:
+    if len(absolute_path(path).encode()) > _LONGEST_SOCKET_PATH:
+        raise NotAllowed(f"a Unix socket's path has at most {_LONGEST_SOCKET_PATH} bytes")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _listeners(value: object) -> tuple[ControlAddress, ...]:
+    listeners = listed(_listener)(value)
+    if not listeners or len(set(listeners)) < len(listeners):
+        raise NotAllowed("must name at least one listener, and none twice")
+    return listeners
+
+
+def _origin(value: object) -> str:
+    origin = text(value)
+    if not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s*]+", origin):
+        raise NotAllowed(f'{shown(origin)} is no origin; write it like "http://localhost:3000"')
+    return origin
+
+
+def _engine(value: object) -> str | None:
+    address = text(value)
+    if address and not re.fullmatch(r"(unix:///|tcp://|https?://)\S+", address):
+        raise NotAllowed(f'{shown(address)} is no engine; write it like "unix:///var/run/docker.sock"')
+    return address or None
+
+
+def _directory(value: object) -> Path:
+    return Path(absolute_path(value))
+
+
+def _optional_path(value: object) -> Path | None:
+    return None if value == "" else _directory(value)
+
+
+@attrs.frozen
+class _SandboxTable(SpecOverrides):
+    """`[sandbox]` as it is written: the keys of a caller's `spec`, and the allowance."""
+
+    allow: Allowance = attrs.field(factory=Allowance)
+
+
+def _sandbox_hook(converter: Converter) -> Callable[[object, object], SandboxConfig]:
+    def structure(value: object, _: object) -> SandboxConfig:
+        table = converter.structure(value, _SandboxTable)
+        given = {field.name: getattr(table, field.name) for field in attrs.fields(SpecOverrides)}
+        spec = attrs.evolve(SandboxConfig().spec, **{key: item for key, item in given.items() if item is not None})
+        # 0, "" and [] are how the file says "none": TOML has no word for it.
+        spec = attrs.evolve(spec, port=spec.port or None, user=spec.user or None, command=spec.command or None)
+        return SandboxConfig(spec, table.allow)
+
+    return structure
+
+
+def _config_converter() -> Converter:
+    converter = spec_converter()
+    register_table(converter, DaemonConfig, state_dir=_directory)
+    register_table(
+        converter,
+        ControlConfig,
+        listen=_listeners,
+        token_file=_optional_path,
+        allowed_origins=listed(_origin),
+        max_connections=integer(1, 10_000),
+    )
+    register_table(converter, LaneSizes, **_all_keys(LaneSizes, integer(1, 64)))
+    register_table(converter, DockerConfig, host=_engine)
+    register_table(converter, Allowance, memory=memory_limit, cpus=cpu_limit, pids_limit=pids_limit)
+    register_table(converter, _SandboxTable, **SPEC_READERS)
+    converter.register_structure_hook(SandboxConfig, _sandbox_hook(converter))
+    register_table(converter, AgentConfig, driver=name)
+    register_table(converter, Timeouts, **{**_all_keys(Timeouts, duration()), "grace": duration("0s")})
+    register_table(
+        converter,
+        RestartPolicy,
+        max_restarts=integer(0, 1000),
+        window=duration(),
+        backoff_initial=duration(),
+        backoff_max=duration(),
+        jitter=number(0, 1),
+        max_oom_restarts=integer(0, 1000),
+    )
+    register_table(converter, Health, interval=duration(), timeout=duration(), failures=integer(1, 1000))
+    register_table(converter, CapacityLimits, **_all_keys(CapacityLimits, integer(0, 1_000_000)))
+    register_table(converter, ArchiveConfig, export_to=_optional_path)
+    register_table(converter, JournalConfig, retention=duration("0s"))
+    register_table(converter, LogConfig)
+    register_table(converter, Config)
+    return converter
+
+
+def _all_keys(table: type[attrs.AttrsInstance], read: Reader[object]) -> dict[str, Reader[object]]:
+    return {field.name: read for field in attrs.fields(table)}
+
+
+_CONVERTER: Final = _config_converter()
