@@ -105,15 +105,11 @@ async def open_world(
 ) -> AsyncIterator[World]:
     """Bring up a supervision in a state directory; leaving the context is like kill -9 of the daemon, but polite."""
     engine, agent = engine or FakeEngine(), agent or FakeAgent()
-
-    def provider(owner: str) -> FakeEngine:
-        engine.owner = owner
-        return engine
-
     store = Store(directory / "journal.db")
+    engine.owner = store.instance
     parts = Parts(
         store=store,
-        providers={"docker": provider},
+        providers={engine.name: engine},
         drivers={"v1": agent},
         settings=lambda: settings,
         clock=SimulatedWallClock(),

@@ -17,7 +17,6 @@ from supervisor.actors.keeper import RecordKeeper
 from supervisor.conversation.errors import (
     AgentRefused,
     AgentUnavailable,
-    Conflict,
     ConversationdError,
     EngineUnavailable,
     ImageUnavailable,
@@ -37,7 +36,8 @@ from supervisor.conversation.restart import Cause, GiveUp, Restart, decide_resta
 from supervisor.sandbox.port import PullProgress, SandboxState, SandboxView
 
 LOG_TAIL: Final = 20
-_ENGINE_RETRY: Final = 1.0
+_ENGINE_RETRY_FIRST: Final = 0.1
+_ENGINE_RETRY_MOST: Final = 5.0
 _AGENT_RETRY: Final = 0.25
 
 
@@ -66,7 +66,10 @@ class Booted:
 
 
 class Boot:
-    """One boot of one conversation. `poke` tells it to look at its sandbox, from the actor's mailbox side."""
+    """One boot of one conversation.
+
+    `last_trouble` is what the engine, or the agent server, last said when it could not do what it was asked.
+    """
 
     def __init__(self, keeper: RecordKeeper, context: ActorContext) -> None:
         self._keeper = keeper
@@ -74,6 +77,8 @@ class Boot:
         self._provider = context.provider(keeper.record)
         self._driver = context.driver(keeper.record)
         self._poked = trio.Event()
+        self._engine_backoff = _ENGINE_RETRY_FIRST
+        self.last_trouble = ""
 
     def poke(self) -> None:
         """Look at the sandbox: something may have happened to it."""
@@ -94,7 +99,7 @@ class Boot:
                 raise BootFailed(FailureCode.IMAGE_UNAVAILABLE, error) from error
             except AgentRefused as error:
                 raise BootFailed(FailureCode.AGENT_REFUSED, error) from error
-            except (SandboxFailed, Conflict) as error:
+            except ConversationdError as error:
                 raise BootFailed(FailureCode.ENGINE_REFUSED, error) from error
             else:
                 if booted is not None:
@@ -113,6 +118,7 @@ class Boot:
         view = await self._running_sandbox()
         if view is None:
             view = await self._launch()
+        self._check_alive(view)
         await self._keeper.save(
             attrs.evolve(
                 self._keeper.record,
@@ -123,13 +129,12 @@ class Boot:
             ),
             PhaseChanged(Phase.BOOT, self._keeper.record.incarnation),
         )
-        self._check_alive(view)
         session = session_of(self._keeper.record, view)
         await self._phase(Phase.BOOT, view, lambda: self._driver.wait_ready(session))
         return await self._hand_over(view)
 
     async def _running_sandbox(self) -> SandboxView | None:
-        """The sandbox that an earlier life of ours has launched for this incarnation, if it runs."""
+        """The sandbox that an earlier attempt, or an earlier life of ours, has launched for this incarnation."""
         await trio.lowlevel.checkpoint()
         reference = self._keeper.record.sandbox
         if reference is None:
@@ -138,15 +143,25 @@ class Boot:
         if view is not None and view.state is SandboxState.PAUSED:
             await self._provider.unpause(reference.name)
             view = await self._provider.inspect(reference.name)
-        if view is not None and view.state is SandboxState.RUNNING:
-            return view
-        return None
+        if view is None or view.state is SandboxState.CREATED:
+            return None
+        if view.state is SandboxState.EXITED and not self._is_launching:
+            return None
+        return view
+
+    @property
+    def _is_launching(self) -> bool:
+        """Whether this incarnation's launch was begun and never seen to succeed: it is asked for again by its name."""
+        return self._keeper.record.intent is Intent.CREATE
 
     async def _launch(self) -> SandboxView:
         timeouts = self._context.settings().timeouts
         await self._enter(Phase.IMAGE)
         await self._provider.ensure_image(self._keeper.record.spec, self._tell_progress, timeouts.pull_stall)
-        await self._make_room()
+        if self._is_launching:
+            await self._enter(Phase.CREATE)
+        else:
+            await self._make_room()
         with trio.move_on_after(timeouts.create):
             return await self._provider.launch(plan_of(self._keeper.record, self._driver))
         raise EngineUnavailable(f"the engine did not create the sandbox within {timeouts.create:g} s")
@@ -182,6 +197,7 @@ class Boot:
                 try:
                     accepted.append(await self._driver.begin(session, record.request, go_on=go_on))
                 except AgentUnavailable as error:
+                    self.last_trouble = str(error)
                     self._keeper.log.info("agent.unavailable", error=str(error))
                     await trio.sleep(_AGENT_RETRY)
 
@@ -267,16 +283,17 @@ class Boot:
         await self._keeper.save(attrs.evolve(self._keeper.record, next_restart_at=None))
 
     async def _await_engine(self, error: EngineUnavailable) -> None:
+        self.last_trouble = str(error)
         self._keeper.log.warning("boot.engine_unavailable", error=str(error))
         if self._keeper.record.observed is not Observed.UNKNOWN:
             unknown = attrs.evolve(self._keeper.record, observed=Observed.UNKNOWN)
             await self._keeper.save(unknown, HealthChanged(Observed.UNKNOWN, str(error)))
-        with trio.move_on_after(_ENGINE_RETRY):
-            await self._poked.wait()
+        await trio.sleep(self._engine_backoff)
+        self._engine_backoff = min(2 * self._engine_backoff, _ENGINE_RETRY_MOST)
 
     async def _enter(self, phase: Phase) -> None:
         record = self._keeper.record
-        coming = record.incarnation + (phase is Phase.IMAGE)
+        coming = record.incarnation + (phase is Phase.IMAGE and not self._is_launching)
         await self._keeper.save(attrs.evolve(record, phase=phase), PhaseChanged(phase, coming))
 
     async def _tell_progress(self, progress: PullProgress) -> None:
@@ -288,6 +305,7 @@ def scheduled(record: ConversationRecord, restart: Restart) -> ConversationRecor
     return attrs.evolve(
         record,
         phase=None,
+        intent=None,
         observed=Observed.COLD,
         restarts=record.restarts + 1,
         next_restart_at=restart.at,

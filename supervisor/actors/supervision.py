@@ -39,7 +39,7 @@ class Parts:
     """What supervision is made of. `retention` is seconds that events are kept, 0 for ever."""
 
     store: Store
-    providers: Mapping[str, Callable[[str], SandboxProvider]]
+    providers: Mapping[str, SandboxProvider]
     drivers: Mapping[str, AgentDriver]
     settings: Callable[[], ActorSettings]
     clock: Clock
@@ -81,10 +81,9 @@ async def supervise(parts: Parts) -> AsyncIterator[Supervision]:
 
 
 async def _bring_up(parts: Parts, journal: Journal, bus: Bus, nursery: trio.Nursery) -> Supervision:
-    providers = {name: make(journal.instance) for name, make in parts.providers.items()}
-    engines = {name: EngineSight(provider, journal, parts.clock) for name, provider in providers.items()}
+    engines = {name: EngineSight(provider, journal, parts.clock) for name, provider in parts.providers.items()}
     context = ActorContext(
-        providers=providers,
+        providers=parts.providers,
         drivers=parts.drivers,
         settings=parts.settings,
         engine_answers=lambda name: engines[name].answers,

@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from typing import Final
 
+import structlog
 import trio
 
 from supervisor import __version__
@@ -33,7 +34,14 @@ from supervisor.control.service import (
     Stopped,
     Subscription,
 )
-from supervisor.conversation.errors import CapacityExceeded, EngineUnavailable, Forbidden, NotFound, ShuttingDown
+from supervisor.conversation.errors import (
+    CapacityExceeded,
+    ConversationdError,
+    EngineUnavailable,
+    Forbidden,
+    NotFound,
+    ShuttingDown,
+)
 from supervisor.conversation.events import Created, RecordedEvent, StatusChanged
 from supervisor.conversation.ids import ConversationId, new_conversation_id
 from supervisor.conversation.lifecycle import Act, Command, Refuse, Status, decide
@@ -42,6 +50,8 @@ from supervisor.conversation.spec import SandboxSpec, resolve_spec
 from supervisor.journal.changes import AlreadyExists, Create
 from supervisor.journal.journal import Journal
 from supervisor.journal.store import KnownKey
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 KEYS_LIVE: Final = timedelta(hours=24)
 _RETRY_AFTER: Final = 5.0
@@ -72,6 +82,8 @@ class Supervisor:
         self._started_at = clock.now()
         self._started = trio.current_time()
         self._closing = False
+        self._under_way = 0
+        self._settled = trio.Event()
 
     async def load_keys(self) -> None:
         """Remember the idempotency keys of before the daemon's start."""
@@ -80,6 +92,28 @@ class Supervisor:
     def close(self) -> None:
         """Take no command from now on."""
         self._closing = True
+        if not self._under_way:
+            self._settled.set()
+
+    async def settle(self, within: float) -> None:
+        """After `close`: give the commands that somebody waits for some seconds to end by themselves."""
+        with trio.move_on_after(within):
+            await self._settled.wait()
+
+    async def wind_down(self, command: Command) -> None:
+        """After `close`: pause, or stop, every conversation that this is legal for; failures are in their records."""
+        await trio.lowlevel.checkpoint()
+        messages = []
+        for handle in self._registry.all():
+            if isinstance(decide(command, handle.record.status), Act) and handle.record.status is not Status.ERROR:
+                message = CommandMessage(command)
+                handle.send(message)
+                messages.append(message)
+        for message in messages:
+            try:
+                await message.reply.wait()
+            except ConversationdError as error:
+                _log.warning("daemon.wind_down_failed", command=command, error=str(error))
 
     # Queries.
 
@@ -188,7 +222,7 @@ class Supervisor:
         """End the sandbox: gracefully, or at once and before anything else with `force`."""
         handle = self._registry.find(conversation)
         if force and handle is not None:
-            answer = await handle.force_stop().wait()
+            answer = await self._await(handle.force_stop())
         else:
             answer = await self._command(CommandMessage(Command.STOP, within=within), conversation)
         return Stopped(answer.record, answer.acted)
@@ -214,7 +248,16 @@ class Supervisor:
         if message.command in _WAKING and isinstance(decide(message.command, handle.record.status), Act):
             self._require_capacity()
         handle.send(message)
-        return await message.reply.wait()
+        return await self._await(message.reply)
+
+    async def _await(self, reply: Reply[Answer]) -> Answer:
+        self._under_way += 1
+        try:
+            return await reply.wait()
+        finally:
+            self._under_way -= 1
+            if self._closing and not self._under_way:
+                self._settled.set()
 
     async def _command_archived(self, message: CommandMessage, record: ConversationRecord) -> Answer:
         """A conversation without an actor is ARCHIVED; only `delete` gives it one, for as long as that takes."""
@@ -225,7 +268,7 @@ class Supervisor:
             case Act():
                 handle = self._registry.find(record.id) or self._registry.take_up(record)
                 handle.send(message)
-                return await message.reply.wait()
+                return await self._await(message.reply)
             case _:
                 return Answer(record, acted=False)
 
@@ -257,7 +300,7 @@ class Supervisor:
         finally:
             del self._creating[conversation]
             created.set()
-        return (await reply.wait()).record if request.wait else handle.record
+        return (await self._await(reply)).record if request.wait else handle.record
 
     async def _commit_new(
         self, record: ConversationRecord, request: StartRequest

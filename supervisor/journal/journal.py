@@ -39,6 +39,10 @@ def in_thread(call: Callable[[], _T], limiter: trio.CapacityLimiter) -> Awaitabl
     return trio.to_thread.run_sync(call, limiter=limiter)
 
 
+def _nothing() -> None:
+    """What a probe has the writer's thread do."""
+
+
 @attrs.define(eq=False)
 class _Waiting:
     change: Change
@@ -99,6 +103,10 @@ class Journal:
                 batch, self._waiting = self._waiting[:_MOST_IN_A_BATCH], self._waiting[_MOST_IN_A_BATCH:]
                 with trio.CancelScope(shield=True):  # bounded by SQLite's own busy time limit
                     await self._write(batch)
+
+    async def probe(self) -> None:
+        """Return when everything that was asked of the writer before is done: a sign of progress, for a watchdog."""
+        await self._offload(_nothing, self._writing)
 
     async def prune(self, events_before: datetime | None, keys_before: datetime) -> None:
         """Forget events (None: none of them) and idempotency keys of before these times.
