@@ -1,5 +1,6 @@
 """A whole supervision on simulated time: the real actors and journal over the fakes."""
 
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -12,8 +13,11 @@ import trio
 
 from supervisor.actors.settings import ActorSettings
 from supervisor.actors.supervision import Parts, Supervision, supervise
+from supervisor.actors.supervisor import Supervisor
 from supervisor.control.service import StartRequest
+from supervisor.conversation.events import RecordedEvent
 from supervisor.conversation.ids import ConversationId
+from supervisor.conversation.json import JsonValue
 from supervisor.conversation.lifecycle import Status
 from supervisor.conversation.record import ConversationRecord
 from supervisor.conversation.restart import RestartPolicy
@@ -40,6 +44,7 @@ SPEC = SandboxSpec(
     init=True,
 )
 SETTINGS = ActorSettings(sandbox=SPEC, allow=Allowance(), agent="v1", restart=RestartPolicy(jitter=0.0))
+ANY_REQUEST = StartRequest()
 C1 = ConversationId("c1")
 
 
@@ -65,9 +70,18 @@ class World:
     agent: FakeAgent
     supervision: Supervision
 
-    async def start(self, conversation: ConversationId = C1, **fields: object) -> ConversationRecord:
+    @property
+    def supervisor(self) -> Supervisor:
+        """What clients talk to."""
+        return self.supervision.supervisor
+
+    async def start(self, conversation: ConversationId = C1, request: StartRequest = ANY_REQUEST) -> ConversationRecord:
         """Start a conversation."""
-        return await self.supervision.supervisor.start(attrs.evolve(StartRequest(id=conversation), **fields))
+        return await self.supervisor.start(attrs.evolve(request, id=conversation))
+
+    async def stop(self, conversation: ConversationId = C1, *, force: bool = False) -> ConversationRecord:
+        """Stop a conversation."""
+        return (await self.supervisor.stop(conversation, None, force=force)).record
 
     def record(self, conversation: ConversationId = C1) -> ConversationRecord:
         """The record that its actor holds."""
@@ -77,22 +91,27 @@ class World:
 
     async def until(self, condition: Callable[[ConversationRecord], bool], conversation: ConversationId = C1) -> None:
         """Let simulated time pass until the record fulfils a condition; an hour is too long."""
-        with trio.fail_after(3600):
-            while not condition(self.record(conversation)):
-                await trio.sleep(0.01)
+        await until(lambda: condition(self.record(conversation)))
 
     async def until_status(self, status: Status, conversation: ConversationId = C1) -> None:
         """Let simulated time pass until the conversation has a status."""
         await self.until(lambda record: record.status is status, conversation)
 
+    async def events(self, conversation: ConversationId | None = C1) -> tuple[RecordedEvent, ...]:
+        """The conversation's recorded events, or with None all there are."""
+        return await self.supervision.journal.events(0, None, conversation, 100_000)
+
     async def kinds(self, conversation: ConversationId = C1) -> list[str]:
         """The kinds of the conversation's recorded events, in order."""
-        return [event.kind for event in await self.supervision.journal.events(0, None, conversation, 10_000)]
+        return [event.kind for event in await self.events(conversation)]
 
     async def statuses(self, conversation: ConversationId = C1) -> list[str]:
-        """The data of the conversation's status events, in order."""
-        events = await self.supervision.journal.events(0, None, conversation, 10_000)
-        return [event.data for event in events if event.kind == "status"]
+        """The statuses that the conversation went through, in order."""
+        return [json.loads(event.data)["to"] for event in await self.events(conversation) if event.kind == "status"]
+
+    async def told(self, kind: str, conversation: ConversationId | None = C1) -> list[dict[str, JsonValue]]:
+        """The data of the conversation's events of one kind, in order."""
+        return [json.loads(event.data) for event in await self.events(conversation) if event.kind == kind]
 
 
 @asynccontextmanager
@@ -102,10 +121,13 @@ async def open_world(
     settings: ActorSettings = SETTINGS,
     engine: FakeEngine | None = None,
     agent: FakeAgent | None = None,
+    make_store: Callable[[Path], Store] = Store,
+    retention: float = 0.0,
 ) -> AsyncIterator[World]:
     """Bring up a supervision in a state directory; leaving the context is like kill -9 of the daemon, but polite."""
     engine, agent = engine or FakeEngine(), agent or FakeAgent()
-    store = Store(directory / "journal.db")
+    agent.runs = engine.runs
+    store = make_store(directory / "journal.db")
     engine.owner = store.instance
     parts = Parts(
         store=store,
@@ -114,6 +136,7 @@ async def open_world(
         settings=lambda: settings,
         clock=SimulatedWallClock(),
         random=Random(0),
+        retention=retention,
         offload=inline,
     )
     try:
@@ -121,6 +144,14 @@ async def open_world(
             yield World(engine, agent, supervision)
     finally:
         store.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let simulated time pass until a condition holds; an hour is too long."""
+    with trio.fail_after(3600):
+        await trio.lowlevel.checkpoint()
+        while not condition():  # noqa: ASYNC110 - what is waited for tells nobody
+            await trio.sleep(0.01)
 
 
 async def after(delay: float, work: Callable[[], Awaitable[_T]]) -> _T:

@@ -30,6 +30,8 @@ class FakeAgent:
         self.conversations: dict[ConversationId, FakeConversation] = {}
         self.boot_time = 0.05
         self.healthy = True
+        # Whether the conversation's sandbox runs: nothing answers from one that is frozen or gone.
+        self.runs: Callable[[ConversationId], bool] = lambda conversation: True
         self.calls: list[str] = []
         self._gates: dict[str, trio.Event] = {}
         self._failures: dict[str, list[Exception]] = {}
@@ -60,25 +62,31 @@ class FakeAgent:
     async def wait_ready(self, session: AgentSession) -> None:
         """As the port says."""
         await self._answer("wait_ready")
-        await trio.sleep(self.boot_time)
+        await trio.sleep(self.boot_time - 0.05)
+        while True:
+            await trio.sleep(0.05)
+            if self.runs(session.conversation):
+                return
 
     async def probe(self, session: AgentSession) -> None:
         """As the port says."""
-        await self._answer("probe")
+        await self._answer("probe", session.conversation)
         if not self.healthy:
             raise AgentUnavailable("the fake agent is not well")
 
     async def begin(self, session: AgentSession, request: JsonObject, *, go_on: bool) -> ExecutionStatus | None:
         """As the port says."""
-        await self._answer("begin")
+        await self._answer("begin", session.conversation)
         known = self.conversations.setdefault(session.conversation, FakeConversation())
         known.begun += 1
         known.told_to_go_on += go_on
+        if go_on:
+            known.status = ExecutionStatus.RUNNING
         return known.status
 
     async def pause(self, session: AgentSession) -> bool:
         """As the port says."""
-        await self._answer("pause")
+        await self._answer("pause", session.conversation)
         was_running = self.conversations[session.conversation].status is ExecutionStatus.RUNNING
         if was_running:
             self.does(session.conversation, ExecutionStatus.PAUSED)
@@ -86,12 +94,12 @@ class FakeAgent:
 
     async def run(self, session: AgentSession) -> None:
         """As the port says."""
-        await self._answer("run")
+        await self._answer("run", session.conversation)
         self.does(session.conversation, ExecutionStatus.RUNNING)
 
     async def interrupt(self, session: AgentSession) -> None:
         """As the port says."""
-        await self._answer("interrupt")
+        await self._answer("interrupt", session.conversation)
 
     async def follow(self, session: AgentSession, report: Callable[[ExecutionStatus], None]) -> None:
         """As the port says."""
@@ -101,10 +109,12 @@ class FakeAgent:
             report(known.status)
             await known.changed.wait()
 
-    async def _answer(self, call: str) -> None:
+    async def _answer(self, call: str, conversation: ConversationId | None = None) -> None:
         self.calls.append(call)
         await trio.lowlevel.checkpoint()
         if call in self._gates:
             await self._gates[call].wait()
         if self._failures.get(call):
             raise self._failures[call].pop(0)
+        if conversation is not None and not self.runs(conversation):
+            raise AgentUnavailable("the fake agent's sandbox does not run")

@@ -1,5 +1,6 @@
 """An engine in memory: a sandbox provider on simulated time, whose faults are switched on by tests."""
 
+import math
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -35,8 +36,16 @@ class FakeSandbox:
     lines: list[str] = attrs.field(factory=list)
 
 
+_MOST = 60.0
+_LEAST = 2.0
+
+
 class FakeEngine:
-    """Satisfies `SandboxProvider`. Every call takes `latency` seconds and waits for its gate, if one is closed."""
+    """Satisfies `SandboxProvider`. Every call takes `latency` seconds and waits for its gate, if one is closed.
+
+    As with the real one only `ensure_image` can be cancelled. Every other call is waited for, and answers with
+    `EngineUnavailable` a second after its caller's deadline, after 2 seconds at the earliest and 60 at the latest.
+    """
 
     def __init__(self, name: str = "docker", owner: str = "fake", latency: float = 0.01) -> None:
         self.name = name
@@ -57,11 +66,17 @@ class FakeEngine:
         self._failures: dict[str, list[Exception]] = {}
         self._observers: list[EngineObserver] = []
         self.deaf = False
+        self.immortal = False
+        self.greeting: list[str] = []
+        self.foreign_names: set[str] = set()
+        # Called with a call's name before the engine hears of it, and when it has done it.
+        self.before: Callable[[str], None] = lambda call: None
+        self.done: Callable[[str], None] = lambda call: None
 
     # What tests do to it.
 
     def close_gate(self, call: str) -> None:
-        """Let calls of this name wait, uninterruptibly as a real mutation does, until the gate opens."""
+        """Let calls of this name wait until the gate opens."""
         self._gates[call] = trio.Event()
 
     def open_gate(self, call: str) -> None:
@@ -102,6 +117,13 @@ class FakeEngine:
         """What every sandbox does, by name."""
         return {name: sandbox.state for name, sandbox in self.sandboxes.items()}
 
+    def runs(self, conversation: ConversationId) -> bool:
+        """Whether a sandbox of this conversation runs, not frozen."""
+        return any(
+            sandbox.plan.conversation == conversation and sandbox.state is SandboxState.RUNNING
+            for sandbox in self.sandboxes.values()
+        )
+
     # The port.
 
     def sandbox_name(self, conversation: ConversationId, incarnation: int) -> str:
@@ -131,43 +153,51 @@ class FakeEngine:
         await self._answer("launch")
         name = self.sandbox_name(plan.conversation, plan.incarnation)
         known = self.sandboxes.get(name)
+        if name in self.foreign_names:
+            raise Conflict(f"a container {name} exists that is not ours")
         if known is None:
             self._next_port += 1
-            known = self.sandboxes[name] = FakeSandbox(plan, SandboxState.RUNNING, self._next_port)
+            self.sandboxes[name] = FakeSandbox(plan, SandboxState.RUNNING, self._next_port, lines=[*self.greeting])
             self.workspaces.add(plan.conversation)
             owned = sum(sandbox.plan.conversation == plan.conversation for sandbox in self.sandboxes.values())
             self.most_at_once[plan.conversation] = max(self.most_at_once[plan.conversation], owned)
             if self.exits_at_boot:
                 code, oom = self.exits_at_boot.pop(0)
                 self.die(name, code, oom=oom)
-        elif known.plan.conversation != plan.conversation:
-            raise Conflict(f"{name} is taken")
+        else:
+            known.state = SandboxState.RUNNING
+        self.done("launch")
         return self._view(name)
 
     async def inspect(self, name: str) -> SandboxView | None:
         """As the port says."""
         await self._answer("inspect")
+        self.done("inspect")
         return self._view(name) if name in self.sandboxes else None
 
     async def pause(self, name: str) -> None:
         """As the port says."""
         await self._answer("pause")
         self._alive(name).state = SandboxState.PAUSED
+        self.done("pause")
 
     async def unpause(self, name: str) -> None:
         """As the port says."""
         await self._answer("unpause")
         self._alive(name).state = SandboxState.RUNNING
+        self.done("unpause")
 
     async def stop(self, name: str, grace: float) -> None:
         """As the port says."""
         await self._answer("stop")
         self._end(name, 143)
+        self.done("stop")
 
     async def kill(self, name: str) -> None:
         """As the port says."""
         await self._answer("kill")
         self._end(name, 137)
+        self.done("kill")
 
     async def remove(self, name: str) -> None:
         """As the port says."""
@@ -175,16 +205,20 @@ class FakeEngine:
         gone = self.sandboxes.pop(name, None)
         if gone is not None:
             self.tell(gone.plan.conversation)
+        self.done("remove")
 
     async def remove_workspace(self, conversation: ConversationId) -> None:
         """As the port says."""
         await self._answer("remove_workspace")
         self.workspaces.discard(conversation)
+        self.done("remove_workspace")
 
     async def export_workspace(self, name: str, workspace: str, target: Path) -> None:
         """As the port says; the file names what was exported."""
         await self._answer("export_workspace")
-        target.write_text(f"{name}:{workspace}")
+        target.touch(0o600, exist_ok=False)  # noqa: ASYNC240 - the mock clock knows no threads
+        target.write_text(f"{name}:{workspace}")  # noqa: ASYNC240 - the same
+        self.done("export_workspace")
 
     async def logs(self, name: str, tail: int) -> Sequence[str]:
         """As the port says."""
@@ -223,16 +257,25 @@ class FakeEngine:
                 self._observers.remove(observer)
 
     async def _answer(self, call: str) -> None:
+        """Take the time that a call takes; what comes after it is what the engine does, whoever still waits."""
         self.calls[call] += 1
-        await trio.sleep(self.latency)
-        gate = self._gates.get(call)
-        if gate is not None:
-            with trio.CancelScope(shield=True):
-                await gate.wait()
+        self.before(call)
+        await trio.lowlevel.checkpoint()
+        await self._take_time(call)
         if not self._up.is_set():
             raise EngineUnavailable("the fake engine is down")
         if self._failures.get(call):
             raise self._failures[call].pop(0)
+
+    async def _take_time(self, call: str) -> None:
+        mutation = call != "ensure_image"
+        limit = min(max(trio.current_effective_deadline() - trio.current_time() + 1, _LEAST), _MOST)
+        with trio.move_on_after(limit if mutation else math.inf, shield=mutation) as scope:
+            await trio.sleep(self.latency)
+            if call in self._gates:
+                await self._gates[call].wait()
+        if scope.cancelled_caught:
+            raise EngineUnavailable(f"the fake engine did not answer within {limit:g} s")
 
     def _alive(self, name: str) -> FakeSandbox:
         sandbox = self.sandboxes.get(name)
@@ -242,7 +285,8 @@ class FakeEngine:
         return sandbox
 
     def _end(self, name: str, exit_code: int) -> None:
-        if name in self.sandboxes and self.sandboxes[name].state is not SandboxState.EXITED:
+        known = self.sandboxes.get(name)
+        if known is not None and known.state is not SandboxState.EXITED and not self.immortal:
             self.die(name, exit_code)
 
     def _view(self, name: str) -> SandboxView:

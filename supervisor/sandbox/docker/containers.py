@@ -1,0 +1,251 @@
+"""The engine calls for containers and workspaces. Everything here blocks, and runs in the threads of a lane."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import attrs
+from docker.errors import APIError, NotFound
+
+from supervisor.conversation.errors import Conflict, EngineUnavailable, SandboxFailed
+from supervisor.conversation.ids import ConversationId
+from supervisor.conversation.json import JsonObject
+from supervisor.sandbox.docker.client import EngineClient
+from supervisor.sandbox.docker.hardening import ENGINE_SOCKETS, create_body
+from supervisor.sandbox.docker.names import Names
+from supervisor.sandbox.docker.translation import words_of
+from supervisor.sandbox.docker.views import EngineJson, read_state, read_view
+from supervisor.sandbox.port import OwnedSandbox, SandboxPlan, SandboxState, SandboxView
+
+_PAUSES: Final = tuple(0.01 * 2**attempt for attempt in range(9))
+"""Seconds between attempts at a name that the engine calls taken, while it shows no container of that name."""
+
+_TAKEN: Final = 409
+_GOING_AWAY: Final = ("removing", "dead")
+
+
+@attrs.frozen
+class EngineHost:
+    """What we need to know of the host that the engine runs on."""
+
+    cores: int
+    direct: bool
+
+
+@attrs.define
+class Containers:
+    """The containers of one owner.
+
+    Changes go by the engine's id of a container that was seen to carry our labels, never by a name: a name may belong
+    to something foreign, or change hands. `_ids` remembers what was seen, by name.
+    """
+
+    names: Names
+    sockets: tuple[str, ...] = ENGINE_SOCKETS
+    pauses: Sequence[float] = _PAUSES
+    _host: EngineHost | None = None
+    _ids: dict[str, str] = attrs.field(factory=dict)
+
+    def host(self, client: EngineClient) -> EngineHost:
+        """The engine's host, asked once. Rootless engines keep their containers' addresses to themselves."""
+        if self._host is None:
+            info = client.info()
+            hidden = any("rootless" in option for option in info.get("SecurityOptions") or ())
+            hidden = hidden or info.get("OperatingSystem") == "Docker Desktop"
+            self._host = EngineHost(cores=info["NCPU"], direct=client.is_local and not hidden)
+        return self._host
+
+    def launch(self, client: EngineClient, plan: SandboxPlan) -> SandboxView:
+        """Create and start, or adopt; see the port."""
+        body = create_body(plan, self.names, self.host(client).cores, self.sockets)
+        name = self.names.container(plan.conversation, plan.incarnation)
+        self._claim_workspace(client, plan.conversation)
+        for pause in self.pauses:
+            made = _create(client, name, body)
+            if made is not None:
+                self._ids[name] = made
+                return self._start_or_remove(client, name, made)
+            adopted = self._adopt(client, name)
+            if adopted is not None:
+                return adopted
+            # Another create of the same name is under way, such as one that our predecessor asked for as it died.
+            time.sleep(pause)
+        raise EngineUnavailable(f"the engine says that {name} exists and that it does not")
+
+    def inspect(self, client: EngineClient, name: str) -> SandboxView | None:
+        """Look at our container of this name; a foreign one of the name is none of ours."""
+        container = self._look(client, name)
+        return None if container is None else self._view(container)
+
+    def pause(self, client: EngineClient, name: str) -> None:
+        """Freeze it."""
+        self._change_running(client, name, client.pause, fine="already paused")
+
+    def unpause(self, client: EngineClient, name: str) -> None:
+        """Thaw it."""
+        self._change_running(client, name, client.unpause, fine="not paused")
+
+    def stop(self, client: EngineClient, name: str, grace: float) -> None:
+        """End it by its stop signal, then SIGKILL. The engine thaws a frozen one after it has sent the signal."""
+        seconds = math.ceil(grace)
+        self._change(client, name, lambda container: client.stop(container, timeout=seconds))
+
+    def kill(self, client: EngineClient, name: str) -> None:
+        """End it by SIGKILL, frozen or not."""
+
+        def kill(container: str) -> None:
+            try:
+                client.kill(container)
+            except APIError as error:
+                if "is not running" not in words_of(error):
+                    raise
+
+        self._change(client, name, kill)
+
+    def remove(self, client: EngineClient, name: str) -> None:
+        """Remove it with its anonymous volumes, which the engine would keep for ever; the workspace has a name."""
+        self._change(client, name, lambda container: _remove(client, container))
+        self._ids.pop(name, None)
+
+    def remove_workspace(self, client: EngineClient, conversation: ConversationId) -> None:
+        """Remove the conversation's volume; one that is gone, or was never ours, is none of ours."""
+        name = self.names.workspace(conversation)
+        try:
+            if self.names.owns_workspace(conversation, client.inspect_volume(name)["Labels"]):
+                client.remove_volume(name)
+        except NotFound:
+            return
+        except APIError as error:
+            if error.status_code == _TAKEN:
+                raise Conflict(f"the workspace {name} is still in use: {words_of(error)}") from error
+            raise
+
+    def list_owned(self, client: EngineClient) -> Sequence[OwnedSandbox]:
+        """All of ours."""
+        rows = client.containers(all=True, filters={"label": self.names.owner_filter()})
+        return [owned for row in rows if (owned := self._read_row(row)) is not None]
+
+    def find(self, client: EngineClient, name: str) -> str | None:
+        """The engine's id of our container of this name; None if there is none."""
+        known = self._ids.get(name)
+        if known is None and self._look(client, name) is not None:
+            known = self._ids[name]
+        return known
+
+    def _read_row(self, row: EngineJson) -> OwnedSandbox | None:
+        name = row["Names"][0].removeprefix("/")
+        ownership = self.names.read_ownership(name, row["Labels"])
+        if ownership is None:
+            return None
+        self._ids[name] = row["Id"]
+        return OwnedSandbox(name, ownership.conversation, ownership.incarnation, read_state(row["State"]))
+
+    def _look(self, client: EngineClient, name: str) -> EngineJson | None:
+        container = _inspect(client, name)
+        if container is None or not self._is_ours(name, container):
+            self._ids.pop(name, None)
+            return None
+        self._ids[name] = container["Id"]
+        return container
+
+    def _is_ours(self, name: str, container: EngineJson) -> bool:
+        # An id that starts like the name would be found by it, too.
+        asked = container["Name"].removeprefix("/") == name
+        return asked and self.names.read_ownership(name, container["Config"]["Labels"] or {}) is not None
+
+    def _view(self, container: EngineJson) -> SandboxView:
+        return read_view(container, direct=self._host is not None and self._host.direct)
+
+    def _claim_workspace(self, client: EngineClient, conversation: ConversationId) -> None:
+        """Make the volume, or find out that it is there: the engine answers the same way, with its labels."""
+        name = self.names.workspace(conversation)
+        volume = client.create_volume(name, labels=self.names.workspace_labels(conversation))
+        if not self.names.owns_workspace(conversation, volume["Labels"]):
+            raise Conflict(f"a volume {name} exists that is not ours: remove or rename it")
+
+    def _start_or_remove(self, client: EngineClient, name: str, container: str) -> SandboxView:
+        try:
+            client.start(container)
+        except APIError:
+            self.remove(client, name)
+            raise
+        view = self.inspect(client, name)
+        if view is None:
+            raise SandboxFailed(f"{name} was removed by someone else as soon as it had started")
+        return view
+
+    def _adopt(self, client: EngineClient, name: str) -> SandboxView | None:
+        """Take over what has the name; None if it went away."""
+        container = _inspect(client, name)
+        if container is None:
+            return None
+        if not self._is_ours(name, container):
+            raise Conflict(f"a container {name} exists that is not ours: remove or rename it")
+        self._ids[name] = container["Id"]
+        if container["State"]["Status"] in _GOING_AWAY:
+            self.remove(client, name)
+            return None
+        return self._wake(client, name, self._view(container))
+
+    def _wake(self, client: EngineClient, name: str, view: SandboxView) -> SandboxView | None:
+        if view.state is SandboxState.RUNNING:
+            return view
+        if view.state is SandboxState.CREATED:
+            return self._start_or_remove(client, name, view.id)
+        (client.unpause if view.state is SandboxState.PAUSED else client.start)(view.id)
+        return self.inspect(client, name)
+
+    def _change(self, client: EngineClient, name: str, change: Callable[[str], None]) -> bool:
+        """Change our container; False says that there is none."""
+        container = self.find(client, name)
+        if container is None:
+            return False
+        try:
+            change(container)
+        except NotFound:
+            self._ids.pop(name, None)
+            return False
+        return True
+
+    def _change_running(self, client: EngineClient, name: str, change: Callable[[str], None], fine: str) -> None:
+        try:
+            found = self._change(client, name, change)
+        except APIError as error:
+            if fine not in words_of(error):
+                raise
+            # The engine calls a stopped container "not paused", too.
+            found = self._runs(client, name)
+        if not found:
+            raise SandboxFailed(f"{name} does not run")
+
+    def _runs(self, client: EngineClient, name: str) -> bool:
+        view = self.inspect(client, name)
+        return view is not None and view.state in (SandboxState.RUNNING, SandboxState.PAUSED)
+
+
+def _inspect(client: EngineClient, name: str) -> EngineJson | None:
+    try:
+        container: EngineJson = client.inspect_container(name)
+    except NotFound:
+        return None
+    return container
+
+
+def _create(client: EngineClient, name: str, body: JsonObject) -> str | None:
+    """The new container's id; None if the name is taken."""
+    try:
+        return client.create_named(name, body)
+    except APIError as error:
+        if error.status_code == _TAKEN:
+            return None
+        raise
+
+
+def _remove(client: EngineClient, container: str) -> None:
+    try:
+        client.remove_container(container, v=True, force=True)
+    except APIError as error:
+        if "already in progress" not in words_of(error):
+            raise
+        client.wait(container, condition="removed")

@@ -1,0 +1,48 @@
+"""Writes a sandbox's workspace into a tar file."""
+
+import os
+from functools import partial
+from pathlib import Path
+
+from supervisor.conversation.errors import SandboxFailed
+from supervisor.sandbox.docker.lanes import Lane
+from supervisor.sandbox.docker.limits import read_limit
+from supervisor.sandbox.docker.streams import EngineStream, open_stream
+
+
+async def export_directory(lane: Lane, container: str, directory: str, target: Path) -> None:
+    """Write a directory of a container into a new file; nothing of it is left if that fails or is cancelled.
+
+    Raises:
+        SandboxFailed: the file exists or cannot be written, or the container or its directory is gone.
+        EngineUnavailable: the engine does not answer, or stopped in the middle.
+    """
+    path, parameters = f"/containers/{container}/archive", {"path": directory}
+    async with (
+        lane.slot(),
+        open_stream(lane, read_limit(), lambda client: client.open_stream("GET", path, parameters)) as stream,
+    ):
+        await stream.read(partial(_write, stream, target))
+
+
+def _write(stream: EngineStream, target: Path) -> None:
+    try:
+        file = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise SandboxFailed(f"cannot write the workspace to {target}: {error.strerror}") from error
+    try:
+        _copy(stream, file)
+    except BaseException:
+        target.unlink()
+        raise
+
+
+def _copy(stream: EngineStream, file: int) -> None:
+    try:
+        with os.fdopen(file, "wb") as tar:
+            while chunk := stream.next_chunk_blocking():
+                tar.write(chunk)
+            tar.flush()
+            os.fsync(tar.fileno())
+    except OSError as error:
+        raise SandboxFailed(f"cannot write the workspace: {error.strerror}") from error

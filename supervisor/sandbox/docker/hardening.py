@@ -1,0 +1,97 @@
+"""The body of the engine's create call for a plan: everything that confines a sandbox, in one pure place."""
+
+import os.path
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import Final
+
+from supervisor.conversation.errors import Forbidden
+from supervisor.conversation.json import JsonObject, JsonValue
+from supervisor.conversation.spec import Mount, SandboxSpec
+from supervisor.sandbox.docker.names import Names
+from supervisor.sandbox.port import SandboxPlan
+
+ENGINE_SOCKETS: Final = ("/var/run/docker.sock", "/run/docker.sock", "/run/containerd/containerd.sock")
+"""Where engines listen. Whoever reaches one of these from inside a sandbox owns the host."""
+
+_NANO: Final = 1_000_000_000
+_LEAST_CPUS: Final = 0.01
+_NO_NETWORK: Final = "none"
+
+
+def create_body(plan: SandboxPlan, names: Names, cores: int, sockets: Sequence[str] = ENGINE_SOCKETS) -> JsonObject:
+    """What the engine is asked to create. `cores` is how many the engine's host has, `sockets` what no mount may show.
+
+    Raises:
+        Forbidden: the spec asks for the host's network, another container's, or a mount that shows an engine's socket.
+    """
+    spec = plan.spec
+    _check_network(spec.network)
+    _check_mounts(spec.mounts, sockets)
+    port = spec.port if spec.network != _NO_NETWORK else None
+    body: dict[str, JsonValue] = {
+        "Image": spec.image,
+        "Env": [f"{name}={value}" for name, value in plan.env.items()],
+        "Labels": dict(names.container_labels(plan.conversation, plan.incarnation)),
+        "Tty": False,
+        "OpenStdin": False,
+        "ExposedPorts": {} if port is None else {f"{port}/tcp": {}},
+        "HostConfig": _host_config(plan, names, cores, port),
+    }
+    if spec.command is not None:
+        body["Cmd"] = list(spec.command)
+    if spec.user is not None:
+        body["User"] = spec.user
+    return body
+
+
+def _host_config(plan: SandboxPlan, names: Names, cores: int, port: int | None) -> JsonObject:
+    spec = plan.spec
+    loopback: JsonObject = {"HostIp": "127.0.0.1", "HostPort": ""}
+    return {
+        **_limits(spec, cores),
+        "Init": spec.init,
+        "Privileged": False,
+        "CapDrop": ["ALL"],
+        "SecurityOpt": ["no-new-privileges"],
+        "Ulimits": [{"Name": "core", "Soft": 0, "Hard": 0}],
+        "RestartPolicy": {"Name": "no"},
+        "NetworkMode": spec.network,
+        "PortBindings": {} if port is None else {f"{port}/tcp": [loopback]},
+        "LogConfig": {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "3"}},
+        "Mounts": [
+            {"Type": "volume", "Source": names.workspace(plan.conversation), "Target": spec.workspace},
+            *({"Type": "bind", "Source": m.source, "Target": m.target, "ReadOnly": m.read_only} for m in spec.mounts),
+        ],
+    }
+
+
+def _limits(spec: SandboxSpec, cores: int) -> JsonObject:
+    """Engines refuse more cores than their host has, so a spec that was written for a bigger host gets all of them."""
+    cpus = max(_LEAST_CPUS, min(spec.cpus, cores))
+    return {
+        "Memory": spec.memory,
+        "MemorySwap": spec.memory,
+        "NanoCpus": round(cpus * _NANO),
+        "PidsLimit": spec.pids_limit,
+    }
+
+
+def _check_network(network: str) -> None:
+    if network == "host" or network.startswith("container:"):
+        raise Forbidden(f"a sandbox never shares the network of {network!r}: name a bridge or 'none'", "spec.network")
+
+
+def _check_mounts(mounts: Sequence[Mount], sockets: Sequence[str]) -> None:
+    for number, mount in enumerate(mounts):
+        for source in (os.path.normpath(mount.source), os.path.realpath(mount.source)):
+            if any(_shows(source, socket) for socket in sockets):
+                raise Forbidden(
+                    f"mounting {mount.source!r} would give the sandbox a container engine's socket, and with it the "
+                    f"host: mount something else",
+                    f"spec.mounts[{number}]",
+                )
+
+
+def _shows(source: str, socket: str) -> bool:
+    return any(PurePosixPath(path).is_relative_to(source) for path in (socket, os.path.realpath(socket)))

@@ -1,0 +1,66 @@
+"""What our containers and volumes are called, and how we know that one is ours."""
+
+from collections.abc import Mapping
+from typing import Final
+
+import attrs
+
+from supervisor.conversation.ids import ConversationId, parse_conversation_id
+
+OWNER_LABEL: Final = "io.conversationd.owner"
+CONVERSATION_LABEL: Final = "io.conversationd.conversation"
+INCARNATION_LABEL: Final = "io.conversationd.incarnation"
+
+
+@attrs.frozen
+class Ownership:
+    """What the labels of one of our containers say."""
+
+    conversation: ConversationId
+    incarnation: int
+
+
+@attrs.frozen
+class Names:
+    """The names that one daemon gives. `owner` is the id of its state directory."""
+
+    owner: str
+
+    def container(self, conversation: ConversationId, incarnation: int) -> str:
+        """The name of one incarnation's container."""
+        return f"{self.workspace(conversation)}-{incarnation}"
+
+    def workspace(self, conversation: ConversationId) -> str:
+        """The name of the conversation's volume."""
+        return f"conversationd-{self.owner[:8]}-{conversation}"
+
+    def container_labels(self, conversation: ConversationId, incarnation: int) -> dict[str, str]:
+        """The labels by which a container is ours."""
+        return {**self.workspace_labels(conversation), INCARNATION_LABEL: str(incarnation)}
+
+    def workspace_labels(self, conversation: ConversationId) -> dict[str, str]:
+        """The labels by which a volume is ours."""
+        return {OWNER_LABEL: self.owner, CONVERSATION_LABEL: conversation}
+
+    def owner_filter(self) -> str:
+        """The engine's label filter for what is ours."""
+        return f"{OWNER_LABEL}={self.owner}"
+
+    def read_ownership(self, name: str, labels: Mapping[str, str]) -> Ownership | None:
+        """Whose a container is; None for a foreign one.
+
+        The name must fit the labels: an image that was committed from a sandbox hands its labels on to containers
+        that are none of ours.
+        """
+        try:
+            conversation = parse_conversation_id(labels[CONVERSATION_LABEL])
+            incarnation = int(labels[INCARNATION_LABEL])
+        except (KeyError, ValueError):
+            return None
+        if labels.get(OWNER_LABEL) != self.owner or name != self.container(conversation, incarnation):
+            return None
+        return Ownership(conversation, incarnation)
+
+    def owns_workspace(self, conversation: ConversationId, labels: Mapping[str, str] | None) -> bool:
+        """Whether a volume of our name is ours; the engine says None for a volume without labels."""
+        return (labels or {}).items() >= self.workspace_labels(conversation).items()

@@ -1,0 +1,140 @@
+"""Answers without an end: read by a worker thread, ended at once from the Trio side."""
+
+import json
+import os
+import socket
+import threading
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import TypeVar
+
+import outcome
+import trio
+from requests import Response
+
+from supervisor.sandbox.docker.client import EngineClient
+from supervisor.sandbox.docker.lanes import Lane
+from supervisor.sandbox.docker.limits import TimeLimit
+from supervisor.sandbox.docker.translation import ENGINE_ERRORS, translate
+from supervisor.sandbox.docker.views import EngineJson
+
+T = TypeVar("T")
+
+
+class EngineStream:
+    """The body of one answer, as chunks. At most one read at a time."""
+
+    def __init__(self, response: Response) -> None:
+        self._response = response
+        self._chunks = response.iter_content(None)
+        # A socket of our own for the same connection: whatever the reader does with its own, this one can end it.
+        self._socket = socket.socket(fileno=os.dup(response.raw.fileno()))
+        self._one_reader = trio.CapacityLimiter(1)
+        self._guarded = False
+
+    async def next_chunk(self) -> bytes:
+        """The next bytes as soon as the engine sends some; none at the end."""
+        return await self.read(self.next_chunk_blocking)
+
+    async def read(self, read: Callable[[], T]) -> T:
+        """Run a blocking read in a thread; cancellation ends the stream, so that the thread always ends with us."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._end_when_cancelled)
+            result = await trio.to_thread.run_sync(
+                outcome.capture, read, abandon_on_cancel=False, limiter=self._one_reader
+            )
+            self._guarded = False
+            nursery.cancel_scope.cancel()
+        return result.unwrap()
+
+    def next_chunk_blocking(self) -> bytes:
+        """`next_chunk` for a function that `read` runs.
+
+        Raises:
+            EngineUnavailable: the connection broke.
+        """
+        try:
+            return next(self._chunks, b"")
+        except ENGINE_ERRORS as error:
+            raise translate(error) from error
+
+    def end(self) -> None:
+        """Make whoever reads see the end now."""
+        with suppress(OSError):  # the engine was first
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._response.close()
+        self._socket.close()
+
+    async def _end_when_cancelled(self) -> None:
+        self._guarded = True
+        try:
+            await trio.sleep_forever()
+        finally:
+            if self._guarded:
+                self.end()
+
+
+@asynccontextmanager
+async def open_stream(
+    lane: Lane, limit: TimeLimit, begin: Callable[[EngineClient], Response]
+) -> AsyncGenerator[EngineStream]:
+    """Begin an answer over one of the lane's connections; it is closed at the end.
+
+    Beginning it changes nothing at the engine, so a cancelled caller leaves at once: the thread then closes what it
+    still gets, when its limit passes at the latest.
+
+    Raises:
+        ConversationdError: the engine does not answer, or refuses.
+    """
+    opening = _Opening()
+    try:
+        stream = await trio.to_thread.run_sync(
+            opening.run, lane, limit, begin, abandon_on_cancel=True, limiter=trio.CapacityLimiter(1)
+        )
+    except BaseException:
+        opening.abandon()
+        raise
+    try:
+        yield stream
+    finally:
+        stream.close()
+
+
+class JsonLines:
+    """Takes a stream of JSON objects, one a line, apart."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, chunk: bytes) -> list[EngineJson]:
+        """The objects that end in this chunk."""
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        return [json.loads(line) for line in lines if line.strip()]
+
+
+class _Opening:
+    """Hands a stream from the thread that opens it to the task that wants it, or closes it if that one has left."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._abandoned = False
+        self._stream: EngineStream | None = None
+
+    def run(self, lane: Lane, limit: TimeLimit, begin: Callable[[EngineClient], Response]) -> EngineStream:
+        stream = EngineStream(lane.run(limit, begin))
+        with self._lock:
+            self._stream = stream
+            unwanted = self._abandoned
+        if unwanted:
+            stream.close()
+        return stream
+
+    def abandon(self) -> None:
+        with self._lock:
+            self._abandoned = True
+            stream = self._stream
+        if stream is not None:
+            stream.close()

@@ -1,0 +1,53 @@
+"""Reads what the engine says of containers into our own terms."""
+
+from collections.abc import Mapping
+from typing import Any, Final, TypeAlias
+
+from supervisor.sandbox.port import Endpoint, SandboxState, SandboxView
+
+EngineJson: TypeAlias = Mapping[str, Any]
+"""An object as the engine sends it; no farther than this package."""
+
+_STATES: Final = {
+    "created": SandboxState.CREATED,
+    "running": SandboxState.RUNNING,
+    "paused": SandboxState.PAUSED,
+}
+
+
+def read_state(status: str) -> SandboxState:
+    """The engine's word for a state; exited, dead, removing and (it never restarts ours) restarting are all ended."""
+    return _STATES.get(status, SandboxState.EXITED)
+
+
+def read_view(container: EngineJson, *, direct: bool) -> SandboxView:
+    """Read the answer to an inspection. With `direct` this host can reach the container's own address."""
+    state = container["State"]
+    does = read_state(state["Status"])
+    lives = does in (SandboxState.RUNNING, SandboxState.PAUSED)
+    published, inner = _published(container["NetworkSettings"]) if lives else (None, None)
+    address = _address(container["NetworkSettings"]) if direct else None
+    failed = does is SandboxState.EXITED or (does is SandboxState.CREATED and state["ExitCode"] != 0)
+    return SandboxView(
+        id=container["Id"],
+        name=container["Name"].removeprefix("/"),
+        image=container["Config"]["Image"],
+        state=does,
+        published=published,
+        direct=Endpoint(address, inner) if address and inner else None,
+        exit_code=state["ExitCode"] if failed else None,
+        oom_killed=bool(state.get("OOMKilled")),
+        message=state.get("Error") or "",
+    )
+
+
+def _published(network: EngineJson) -> tuple[Endpoint | None, int | None]:
+    for inner, bindings in (network.get("Ports") or {}).items():
+        for binding in bindings or ():
+            return Endpoint(binding["HostIp"], int(binding["HostPort"])), int(inner.partition("/")[0])
+    return None, None
+
+
+def _address(network: EngineJson) -> str | None:
+    addresses = (attached["IPAddress"] for attached in (network.get("Networks") or {}).values())
+    return next((address for address in addresses if address), None)

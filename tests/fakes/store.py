@@ -1,0 +1,27 @@
+"""The real store with faults: a disk that is full for a while, and a moment to end the daemon at."""
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from supervisor.journal.changes import AlreadyExists, Change
+from supervisor.journal.store import Store, Written
+
+
+class FaultyStore(Store):
+    """Refuses to write while `full`; calls `written` after each transaction."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.full = False
+        self.refused = 0
+        self.written: Callable[[], None] = lambda: None
+
+    def write(self, batch: Sequence[Change]) -> list[Written | AlreadyExists]:
+        """As the store does, or not at all."""
+        if self.full:
+            self.refused += 1
+            raise sqlite3.OperationalError("database or disk is full")
+        outcome = super().write(batch)
+        self.written()
+        return outcome
