@@ -1,0 +1,145 @@
+"""HTTP to one agent server: bounded answers, our errors, and no secret in either.
+
+What runs in a sandbox is not trusted: every answer may be anything.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Final
+
+import attrs
+import httpx2
+import trio
+
+from supervisor.agent.port import AgentSession
+from supervisor.conversation.errors import AgentRefused, AgentUnavailable
+from supervisor.conversation.json import JsonObject, JsonValue
+from supervisor.sandbox.port import Endpoint
+
+_MOST_BYTES: Final = 4 * 1024**2
+_MOST_REFUSAL: Final = 2000
+_REFUSED_CODES: Final = range(400, 500)
+_TOO_MANY: Final = 429
+_SECRET_NAME: Final = re.compile(r"key|token|secret|password|credential|authorization", re.IGNORECASE)
+_SHORTEST_SECRET: Final = 4
+
+
+@attrs.frozen
+class Answer:
+    """A complete answer that is no failure."""
+
+    status: int
+    body: bytes
+
+
+def open_client() -> httpx2.AsyncClient:
+    """Make the client that all conversations share.
+
+    Limits of time are the callers' cancel scopes. Connections are not kept: one that the server drops just when it is
+    used again would look like a dead agent. Nor are they counted: a hung server must not hold up another's calls.
+    """
+    return httpx2.AsyncClient(
+        timeout=None,
+        trust_env=False,
+        limits=httpx2.Limits(max_connections=None, max_keepalive_connections=0),
+        headers={"Accept-Encoding": "identity"},
+    )
+
+
+def endpoint_of(session: AgentSession) -> Endpoint:
+    """Where the agent server is.
+
+    Raises:
+        AgentRefused: the sandbox has no port.
+    """
+    endpoint = session.published or session.direct
+    if endpoint is None:
+        raise AgentRefused("the sandbox has no port for its agent server: set spec.port", status=0, body="")
+    return endpoint
+
+
+def authority(endpoint: Endpoint) -> str:
+    """The endpoint as URLs write it."""
+    return f"[{endpoint.host}]:{endpoint.port}" if ":" in endpoint.host else f"{endpoint.host}:{endpoint.port}"
+
+
+async def call(
+    client: httpx2.AsyncClient,
+    session: AgentSession,
+    method: str,
+    path: str,
+    body: JsonObject | None = None,
+    *,
+    accept: frozenset[int] = frozenset(),
+) -> Answer:
+    """Ask once. A status in `accept` is an answer like those of success.
+
+    Raises:
+        AgentUnavailable: no answer, a broken or endless one, 429, or 5xx.
+        AgentRefused: any other status that is not success; its body carries no secret of the session or the request.
+    """
+    url = f"http://{authority(endpoint_of(session))}{path}"
+    try:
+        answer = await _exchange(client, session, method, url, body)
+    except (
+        httpx2.HTTPError,
+        httpx2.InvalidURL,
+        httpx2.StreamError,
+        OSError,
+        ValueError,
+        trio.BrokenResourceError,
+    ) as error:
+        raise AgentUnavailable(f"{method} {path}: the agent server does not answer: {_reason(error)}") from error
+    if httpx2.codes.is_success(answer.status) or answer.status in accept:
+        return answer
+    if answer.status in _REFUSED_CODES and answer.status != _TOO_MANY:
+        text = _redact(answer.body.decode(errors="replace"), session, body)[:_MOST_REFUSAL]
+        raise AgentRefused(f"{method} {path}: the agent server refused with {answer.status}", answer.status, text)
+    raise AgentUnavailable(f"{method} {path}: the agent server answered {answer.status}")
+
+
+async def _exchange(
+    client: httpx2.AsyncClient, session: AgentSession, method: str, url: str, body: JsonObject | None
+) -> Answer:
+    headers = {"X-Session-API-Key": session.session_key, "Content-Type": "application/json"}
+    content = None if body is None else json.dumps(body).encode()
+    received = bytearray()
+    status = 0
+    # Leaving the loop would leave the client's generators to the garbage collector; cancelling unwinds them.
+    with trio.CancelScope() as endless:
+        async with client.stream(method, url, content=content, headers=headers) as response:
+            status = response.status_code
+            async for chunk in response.aiter_raw():
+                received += chunk
+                if len(received) > _MOST_BYTES:
+                    endless.cancel()
+    if len(received) > _MOST_BYTES:
+        raise ValueError(f"its answer is longer than {_MOST_BYTES} bytes")
+    return Answer(status, bytes(received))
+
+
+def _reason(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def _redact(text: str, session: AgentSession, body: JsonObject | None) -> str:
+    """Servers like to quote the request that they refuse."""
+    for secret in sorted({session.session_key, *_secrets(body, secret=False)}, key=len, reverse=True):
+        if len(secret) >= _SHORTEST_SECRET:
+            for spelling in (secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]):
+                text = text.replace(spelling, "***")
+    return text
+
+
+def _secrets(value: JsonValue, *, secret: bool) -> Iterator[str]:
+    """Every text below a key whose name sounds like a secret."""
+    if isinstance(value, str):
+        if secret:
+            yield value
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield from _secrets(item, secret=secret or bool(_SECRET_NAME.search(name)))
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _secrets(item, secret=secret)
