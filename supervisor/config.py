@@ -72,9 +72,11 @@ class LaneSizes:
     """`[docker.lanes]`: how many engine calls of a kind run at once."""
 
     control: int = 8
+    launch: int = 8
     stop: int = 32
-    stream: int = 32
     kill: int = 8
+    stream: int = 32
+    transfer: int = 8
 
 
 @attrs.frozen

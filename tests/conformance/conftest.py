@@ -13,10 +13,7 @@ from supervisor.conversation.ids import ConversationId
 from supervisor.conversation.spec import PullPolicy, SandboxSpec
 from supervisor.sandbox.docker import DockerProvider, Lanes
 from supervisor.sandbox.port import SandboxPlan, SandboxProvider
-from tests.engine_fixtures import engine_url, tiny_image
 from tests.fakes.engine import FakeEngine
-
-__all__ = ["engine_url", "tiny_image"]
 
 C1: Final = ConversationId("c1")
 SLEEP: Final = ("sleep", "1000")

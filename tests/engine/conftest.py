@@ -8,9 +8,6 @@ import pytest
 
 from supervisor.sandbox.docker import DockerProvider, Lanes
 from tests.engine.sandboxes import Workbench
-from tests.engine_fixtures import engine_url, tiny_image
-
-__all__ = ["engine_url", "tiny_image"]
 
 
 @pytest.fixture

@@ -1,0 +1,235 @@
+"""The daemon: everything wired together, brought up, watched over, reloaded, and ended in two phases.
+
+This is the only module that knows every room. A new sandbox provider or agent driver is one line in its tables.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, closing
+from random import Random
+from typing import Final
+
+import attrs
+import structlog
+import trio
+
+from supervisor import __version__
+from supervisor.actors.clock import SystemClock
+from supervisor.actors.settings import ActorSettings
+from supervisor.actors.supervision import Parts, Supervision, supervise
+from supervisor.agent import NoAgent, open_v1_driver
+from supervisor.agent.port import AgentDriver
+from supervisor.config import Config, ConfigError, OnShutdown
+from supervisor.control.address import TcpAddress
+from supervisor.control.listener import ControlOptions, ControlServer
+from supervisor.control.messages import InvalidParams
+from supervisor.control.token import Token, load_token
+from supervisor.conversation.events import DaemonChanged
+from supervisor.conversation.json import JsonObject
+from supervisor.conversation.lifecycle import Command, Status
+from supervisor.conversation.parse import InvalidSpec, parse_overrides
+from supervisor.conversation.spec import SpecOverrides
+from supervisor.journal.changes import JournalError, Note
+from supervisor.journal.state_dir import locked_state_dir
+from supervisor.journal.store import Store
+from supervisor.logs import configure_logging
+from supervisor.notify import Notifier, watchdog_interval
+from supervisor.sandbox.docker import DockerProvider, Lanes
+from supervisor.sandbox.port import SandboxProvider
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+SWITCH_INTERVAL: Final = 0.0005
+"""Seconds for which a thread may keep the interpreter from the event loop: docker-py's threads compute, too."""
+
+_STATUS_EVERY: Final = 5.0
+_PROGRESS_WITHIN: Final = 10.0
+_COMMANDS_END_WITHIN: Final = 10.0
+"""Seconds that commands under way have to end by themselves at the first signal; a second signal gives them none."""
+
+
+class Settings:
+    """The part of the config that a reload replaces."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.actors = config.actor_settings()
+
+    def current(self) -> ActorSettings:
+        """What every actor reads at each of its steps."""
+        return self.actors
+
+    def replace(self, config: Config) -> tuple[str, ...]:
+        """Take a new config; names the sections whose change needs a restart of the daemon."""
+        fixed = ("daemon", "control", "docker", "journal")
+        waiting = tuple(name for name in fixed if getattr(config, name) != getattr(self.config, name))
+        self.config = config
+        self.actors = config.actor_settings()
+        return waiting
+
+
+async def serve(config: Config, read_config: Callable[[], Config], environ: Mapping[str, str]) -> None:
+    """Run the daemon until a signal ends it. `read_config` is asked again at SIGHUP.
+
+    Raises:
+        StateDirError: the state directory cannot be used, or another daemon does.
+        NewerSchemaError: its journal was written by a newer version.
+        CannotListen: an address of the control channel cannot be had.
+        UnsafeToken: the token file cannot be used.
+    """
+    os.umask(0o077)
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    notifier = Notifier(environ)
+    settings = Settings(config)
+    with locked_state_dir(config.daemon.state_dir) as state_dir, closing(Store(state_dir / "journal.db")) as store:
+        token = _token(config)
+        async with _providers(config, store.instance, environ) as providers, _drivers() as drivers:
+            parts = Parts(
+                store=store,
+                providers=providers,
+                drivers=drivers,
+                settings=settings.current,
+                clock=SystemClock(),
+                random=Random(),  # noqa: S311 - it spreads backoffs and probes, and keeps no secret
+                retention=config.journal.retention,
+            )
+            notifier.status("reconciling")
+            with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+                async with supervise(parts) as supervision:
+                    daemon = _Daemon(settings, read_config, notifier, supervision, token)
+                    await daemon.run(signals, watchdog_interval(environ))
+    _log.info("daemon.stopped")
+
+
+@attrs.frozen(eq=False)
+class _Daemon:
+    settings: Settings
+    read_config: Callable[[], Config]
+    notifier: Notifier
+    supervision: Supervision
+    token: Token | None
+
+    async def run(self, signals: AsyncIterator[int], watchdog: float | None) -> None:
+        control = self.settings.config.control
+        server = ControlServer(
+            self.supervision.supervisor,
+            _parse_spec,
+            ControlOptions(self.token, control.allowed_origins, control.max_connections),
+        )
+        async with trio.open_nursery() as nursery:
+            addresses = await nursery.start(server.run, control.listen)
+            await self._note("started", f"conversationd {__version__} serves {', '.join(map(str, addresses))}")
+            _log.info("daemon.ready", version=__version__, pid=os.getpid(), listen=[str(one) for one in addresses])
+            nursery.start_soon(self._tell_status)
+            if watchdog is not None:
+                nursery.start_soon(self._feed_watchdog, watchdog)
+            self.notifier.ready()
+            await self._until_ended(signals)
+            await self._end(server, signals)
+            nursery.cancel_scope.cancel()
+
+    async def _until_ended(self, signals: AsyncIterator[int]) -> None:
+        async for number in signals:
+            if number != signal.SIGHUP:
+                _log.info("daemon.stopping", signal=signal.Signals(number).name)
+                return
+            await self._reload()
+
+    async def _reload(self) -> None:
+        self.notifier.reloading()
+        try:
+            waiting = self.settings.replace(self.read_config())
+        except ConfigError as error:
+            _log.error("config.not_reloaded", error=str(error))
+            await self._note("reload_failed", str(error))
+        else:
+            log = self.settings.config.log
+            configure_logging(log.level, log.format, sys.stderr)
+            _log.info("config.reloaded", needs_restart=list(waiting))
+            await self._note("reloaded", f"needs a restart: {', '.join(waiting)}" if waiting else "all of it applies")
+        self.notifier.ready()
+
+    async def _end(self, server: ControlServer, signals: AsyncIterator[int]) -> None:
+        """What the first signal leaves time for; a second one cuts it short."""
+        self.notifier.stopping()
+        supervisor, config = self.supervision.supervisor, self.settings.config
+        supervisor.close()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_cancel_at_next, signals, nursery.cancel_scope)
+            await self._note("stopping", f"sandboxes: {config.daemon.on_shutdown}")
+            await supervisor.settle(_COMMANDS_END_WITHIN)
+            server.begin_shutdown()
+            command = _WIND_DOWN.get(config.daemon.on_shutdown)
+            if command is not None:
+                await supervisor.wind_down(command)
+            nursery.cancel_scope.cancel()
+
+    async def _tell_status(self) -> None:
+        while True:
+            census = self.supervision.registry.census
+            engines = self.supervision.engines.values()
+            trouble = "" if all(engine.answers for engine in engines) else "; an engine does not answer"
+            counts = ", ".join(f"{census[status]} {status.lower()}" for status in _COUNTED)
+            self.notifier.status(f"conversations: {counts}{trouble}")
+            await trio.sleep(_STATUS_EVERY)
+
+    async def _feed_watchdog(self, interval: float) -> None:
+        """Feed only while the journal answers: a supervisor that cannot commit makes no progress."""
+        while True:
+            with trio.move_on_after(_PROGRESS_WITHIN) as scope:
+                await self.supervision.journal.probe()
+            if scope.cancelled_caught:
+                _log.error("daemon.no_progress", waited=_PROGRESS_WITHIN)
+            else:
+                self.notifier.watchdog()
+            await trio.sleep(interval)
+
+    async def _note(self, what: str, message: str) -> None:
+        await trio.lowlevel.checkpoint()
+        try:
+            await self.supervision.journal.commit(Note(None, SystemClock().now(), (DaemonChanged(what, message),)))
+        except JournalError as error:
+            _log.warning("daemon.not_noted", what=what, error=str(error))
+
+
+_COUNTED: Final = (Status.RUNNING, Status.STARTING, Status.PAUSED, Status.ERROR)
+_WIND_DOWN: Final = {OnShutdown.PAUSE: Command.PAUSE, OnShutdown.STOP: Command.STOP}
+
+
+async def _cancel_at_next(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+    async for number in signals:
+        if number != signal.SIGHUP:
+            scope.cancel()
+            return
+
+
+def _parse_spec(value: JsonObject) -> SpecOverrides:
+    try:
+        return parse_overrides(value)
+    except InvalidSpec as error:
+        raise InvalidParams(error.path, error.message) from error
+
+
+def _token(config: Config) -> Token | None:
+    needed = any(isinstance(address, TcpAddress) for address in config.control.listen)
+    return load_token(config.token_path) if needed else None
+
+
+@asynccontextmanager
+async def _providers(
+    config: Config, owner: str, environ: Mapping[str, str]
+) -> AsyncIterator[Mapping[str, SandboxProvider]]:
+    """The table of sandbox providers."""
+    lanes = Lanes(**attrs.asdict(config.docker.lanes))
+    host = config.docker.host or environ.get("DOCKER_HOST")
+    async with DockerProvider(host, owner, lanes) as docker:
+        yield {docker.name: docker}
+
+
+@asynccontextmanager
+async def _drivers() -> AsyncIterator[Mapping[str, AgentDriver]]:
+    """The table of agent drivers."""
+    async with open_v1_driver() as v1:
+        yield {driver.name: driver for driver in (v1, NoAgent())}

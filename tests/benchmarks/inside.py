@@ -1,0 +1,128 @@
+"""What is measured from inside, in a process of its own: stalls of the event loop, and the memory of an idle actor.
+
+`python -m tests.benchmarks.inside stall IMAGE COUNT` and `... memory COUNT` print one number.
+"""
+
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from random import Random
+
+import attrs
+import trio
+
+from supervisor.actors.clock import SystemClock
+from supervisor.actors.settings import ActorSettings, CapacityLimits, Health
+from supervisor.actors.supervision import Parts, Supervision, supervise
+from supervisor.agent import NoAgent
+from supervisor.control.service import StartRequest
+from supervisor.conversation.ids import ConversationId
+from supervisor.conversation.spec import Allowance, SandboxSpec
+from supervisor.daemon import SWITCH_INTERVAL
+from supervisor.journal.store import Store
+from supervisor.logs import LogFormat, LogLevel, configure_logging
+from supervisor.sandbox.docker import DockerProvider, Lanes
+from supervisor.sandbox.port import SandboxProvider
+from tests.benchmarks.sandboxes import serving_spec
+from tests.engine_host import find_engine
+from tests.fakes.engine import FakeEngine
+
+
+@asynccontextmanager
+async def _supervision(store: Store, spec: SandboxSpec, provider: SandboxProvider) -> AsyncIterator[Supervision]:
+    settings = ActorSettings(
+        sandbox=spec,
+        allow=Allowance(),
+        agent="none",
+        health=Health(interval=3600.0),
+        capacity=CapacityLimits(max_running=0, max_starting=0),
+    )
+    drivers: Mapping[str, NoAgent] = {"none": NoAgent()}
+    parts = Parts(
+        store=store,
+        providers={provider.name: provider},
+        drivers=drivers,
+        settings=lambda: settings,
+        clock=SystemClock(),
+        random=Random(0),
+    )
+    async with supervise(parts) as supervision:
+        yield supervision
+
+
+async def loop_stall(base_url: str, spec: SandboxSpec, directory: Path, count: int) -> float:
+    """How many seconds late the loop wakes a task at the worst, while many sandboxes start at once."""
+    store = Store(directory / "stall.db")
+    lateness: list[float] = []
+    async with (
+        DockerProvider(base_url, store.instance, Lanes()) as provider,
+        _supervision(store, spec, provider) as supervision,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(_beat, lateness)
+        await _start_all(supervision, count)
+        nursery.cancel_scope.cancel()
+        with trio.CancelScope(shield=True):
+            await _end_all(supervision, count)
+    store.close()
+    return max(lateness)
+
+
+async def memory_of_idle_actors(spec: SandboxSpec, directory: Path, count: int) -> float:
+    """How many bytes the process grows for each conversation that runs and has nothing to do."""
+    store = Store(directory / "memory.db")
+    async with _supervision(store, spec, FakeEngine(latency=0.0)) as supervision:
+        await _start_all(supervision, 100, "warm")
+        before = _resident()
+        await _start_all(supervision, count)
+        grown = (_resident() - before) / count
+    store.close()
+    return grown
+
+
+async def _beat(lateness: list[float]) -> None:
+    while True:
+        began = time.perf_counter()
+        await trio.sleep(0.001)
+        lateness.append(time.perf_counter() - began - 0.001)
+
+
+async def _start_all(supervision: Supervision, count: int, prefix: str = "c") -> None:
+    async with trio.open_nursery() as nursery:
+        for number in range(count):
+            request = StartRequest(id=ConversationId(f"{prefix}{number}"))
+            nursery.start_soon(supervision.supervisor.start, request)
+
+
+async def _end_all(supervision: Supervision, count: int) -> None:
+    await trio.lowlevel.checkpoint()
+    for number in range(count):
+        await supervision.supervisor.stop(ConversationId(f"c{number}"), None, force=True)
+        await supervision.supervisor.delete(ConversationId(f"c{number}"))
+
+
+def _resident() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+def _measure_stall(image: str, count: str) -> float:
+    with tempfile.TemporaryDirectory() as directory:
+        base_url = find_engine() or ""
+        return trio.run(loop_stall, base_url, serving_spec(image), Path(directory), int(count))
+
+
+def _measure_memory(count: str) -> float:
+    with tempfile.TemporaryDirectory() as directory:
+        spec = attrs.evolve(serving_spec("image"), port=None)
+        return trio.run(memory_of_idle_actors, spec, Path(directory), int(count))
+
+
+if __name__ == "__main__":
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    configure_logging(LogLevel.ERROR, LogFormat.JSON, sys.stderr)
+    print({"stall": _measure_stall, "memory": _measure_memory}[sys.argv[1]](*sys.argv[2:]))  # noqa: T201 - a program's answer
