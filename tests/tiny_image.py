@@ -7,9 +7,10 @@ import subprocess
 import tarfile
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import docker
@@ -21,20 +22,26 @@ _ELF_INTERPRETER: Final = 3
 
 
 @contextmanager
-def tiny_image(base_url: str) -> Iterator[str]:
-    """Import the image under a name of its own; it is removed at the end."""
+def tiny_image(
+    base_url: str, programs: Mapping[str, bytes] = MappingProxyType({}), command: str = "sh"
+) -> Iterator[str]:
+    """Import the image under a name of its own; it is removed at the end.
+
+    `programs` are scripts that it has in `/bin` besides, `command` is what it runs by default.
+    """
     name = f"{REPOSITORY}:{uuid.uuid4().hex[:12]}"
     repository, _, tag = name.rpartition(":")
     with closing(docker.APIClient(base_url=base_url, version="auto")) as client:
-        client.import_image_from_data(tiny_filesystem(), repository=repository, tag=tag)
+        changes = [f'CMD ["{command}"]']
+        client.import_image_from_data(tiny_filesystem(programs), repository=repository, tag=tag, changes=changes)
         try:
             yield name
         finally:
             client.remove_image(name, force=True)
 
 
-def tiny_filesystem() -> bytes:
-    """The image's files as a tar: busybox under all its names, and directories that anybody may write to."""
+def tiny_filesystem(programs: Mapping[str, bytes]) -> bytes:
+    """The image's files as a tar: busybox under all its names, scripts, and directories that anybody may write to."""
     with tempfile.TemporaryDirectory() as directory:
         busybox = _static_busybox(Path(directory))
         program = busybox.read_bytes()
@@ -44,6 +51,8 @@ def tiny_filesystem() -> bytes:
         for path, mode in (("bin", 0o755), ("etc", 0o755), ("tmp", 0o1777), ("workspace", 0o777)):
             tar.addfile(_entry(path, tarfile.DIRTYPE, mode))
         tar.addfile(_entry("bin/busybox", tarfile.REGTYPE, 0o755, len(program)), io.BytesIO(program))
+        for path, script in programs.items():
+            tar.addfile(_entry(f"bin/{path}", tarfile.REGTYPE, 0o755, len(script)), io.BytesIO(script))
         for applet in sorted(set(applets) - {"busybox"}):
             link = _entry(f"bin/{applet}", tarfile.SYMTYPE, 0o777)
             link.linkname = "busybox"

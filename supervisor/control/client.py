@@ -112,6 +112,10 @@ class ControlClient:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
+    async def call(self, method: str, params: JsonObject) -> JsonValue:
+        """Any method, with the daemon's answer as it wrote it: for what the typed calls do not know."""
+        return await self._transport.call(method, params)
+
     async def info(self) -> Daemon:
         """Who the daemon is and how it does."""
         return read_view(await self._transport.call("daemon.info", {}), Daemon)
