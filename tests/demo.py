@@ -84,7 +84,7 @@ class Walk:
         self._say("... and resume it: it goes on with the very next step.")
         self._run("resume", "demo")
         time.sleep(_SETTLE)
-        self._run("logs", "demo", "--tail", "4")
+        self._run("logs", "demo", "--tail", "6")
         self._say("Kill its sandbox from outside: the supervisor sees it at once and starts the next one.")
         self._kill_and_follow()
         self._say("The workspace was kept, so the work goes on; the conversation says how often it was restarted.")

@@ -123,6 +123,7 @@ async def open_world(
     agent: FakeAgent | None = None,
     make_store: Callable[[Path], Store] = Store,
     retention: float = 0.0,
+    other_engine: FakeEngine | None = None,
 ) -> AsyncIterator[World]:
     """Bring up a supervision in a state directory; leaving the context is like kill -9 of the daemon, but polite."""
     engine, agent = engine or FakeEngine(), agent or FakeAgent()
@@ -131,7 +132,7 @@ async def open_world(
     engine.owner = store.instance
     parts = Parts(
         store=store,
-        providers={engine.name: engine},
+        providers={each.name: each for each in (engine, other_engine) if each is not None},
         drivers={"v1": agent},
         settings=lambda: settings,
         clock=SimulatedWallClock(),

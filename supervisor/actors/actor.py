@@ -5,8 +5,10 @@ the status: a boot while STARTING, probing and following while RUNNING. A comman
 that there is always one hand on the sandbox.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Set as AbstractSet
 from functools import partial
+from typing import Final
 
 import attrs
 import trio
@@ -31,7 +33,6 @@ from supervisor.actors.mailbox import (
     Answer,
     BootEnded,
     CommandMessage,
-    ExecutionReport,
     ForcedStop,
     Look,
     Mailbox,
@@ -48,10 +49,10 @@ from supervisor.conversation.errors import (
     NotFound,
     SandboxFailed,
 )
-from supervisor.conversation.events import CommandEnded, ExecutionChanged, HealthChanged, StatusChanged
+from supervisor.conversation.events import CommandEnded, Event, ExecutionChanged, HealthChanged, StatusChanged
 from supervisor.conversation.lifecycle import Act, Action, AnswerAsIs, Command, Refuse, Status, decide
 from supervisor.conversation.record import ExecutionStatus, FailureCode, Intent, Observed
-from supervisor.conversation.restart import Cause, GiveUp, Restart, decide_restart
+from supervisor.conversation.restart import Cause, GiveUp, decide_restart
 from supervisor.sandbox.port import SandboxState, SandboxView
 
 
@@ -59,12 +60,20 @@ from supervisor.sandbox.port import SandboxState, SandboxView
 class BootOrder:
     """Who waits for a boot, and for how long it may take (None: the config says).
 
-    One that nobody asked for waits for an engine that does not answer for as long as it takes.
+    One that no command asked for waits for an engine that does not answer for as long as it takes.
     """
 
-    replies: tuple[Reply[Answer], ...] = ()
+    command: Command | None = None
+    reply: Reply[Answer] = attrs.field(factory=Reply)
     within: float | None = None
-    asked_for: bool = False
+
+    def done(self) -> tuple[Event, ...]:
+        """What is told of the command when it has been carried out."""
+        return () if self.command is None else (CommandEnded(self.command, "done"),)
+
+    def failed(self, error: ConversationdError) -> tuple[Event, ...]:
+        """What is told of the command when it has failed."""
+        return () if self.command is None else (CommandEnded(self.command, "failed", error.code, error.message),)
 
 
 class ConversationActor:
@@ -85,7 +94,7 @@ class ConversationActor:
         self._keeper = keeper
         self._mailbox = mailbox
         self._context = context
-        self._first_boot = first_boot or BootOrder()
+        self._order = first_boot or BootOrder()
         self._view: SandboxView | None = None
         self._boot: Boot | None = None
         self._activity: Activity | None = None
@@ -100,10 +109,13 @@ class ConversationActor:
         """Take up the conversation where its record stands, then take messages until it is archived or deleted."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            await self._was_preempted(self._adopt)
-            self.adopted.set()
-            while not (self.finished and self._mailbox.is_empty):
-                await self._handle(await self._mailbox.take())
+            try:
+                await self._was_preempted(self._adopt)
+                self.adopted.set()
+                while not (self.finished and self._mailbox.is_empty):
+                    await self._handle(await self._mailbox.take())
+            finally:
+                self._nursery = None
             self._retire()
             nursery.cancel_scope.cancel()
 
@@ -124,7 +136,8 @@ class ConversationActor:
             self._nursery.start_soon(self._kill_now)
 
     def fail_current(self, error: ConversationdError) -> None:
-        """Answer what was being worked on when the actor raised."""
+        """Answer what was being worked on when the actor ended, which was not its own wish."""
+        self._order.reply.fail(error)
         if self._command is not None:
             self._command.reply.fail(error)
         for reply in self._forced.replies if self._forced is not None else ():
@@ -146,13 +159,15 @@ class ConversationActor:
                 await self._was_preempted(self._begin_activity)
             case Unhealthy():
                 await self._was_preempted(partial(self._end_unhealthy, message))
-            case ExecutionReport(status):
-                await self._note_execution(status)
+            case _:
+                await self._note_execution(message.status)
 
     async def _was_preempted(self, work: Callable[[], Awaitable[None]]) -> bool:
         """Do some work that a forced stop may cut short, and say whether one did."""
         with trio.CancelScope() as scope:
             self._acting = scope
+            if self._mailbox.has_forced_stop:
+                scope.cancel()
             try:
                 await work()
             finally:
@@ -169,8 +184,13 @@ class ConversationActor:
             case Refuse(hint):
                 await trio.lowlevel.checkpoint()
                 message.reply.fail(refusal(message.command, record.status, hint))
-            case Act(action):
-                await self._carry_out(action, message)
+            case Act(action) if record.intent in _FINISHED_BY and action not in _FINISHED_BY[record.intent]:
+                await trio.lowlevel.checkpoint()
+                message.reply.fail(
+                    Conflict(f"its {record.intent} was begun: it is carried on with as soon as the engine answers")
+                )
+            case verdict:
+                await self._carry_out(verdict.action, message)
 
     async def _carry_out(self, action: Action, message: CommandMessage) -> None:
         await self._end_activity()
@@ -183,9 +203,13 @@ class ConversationActor:
         else:
             if self._boot is None:
                 message.reply.answer(Answer(self._keeper.record, acted=True))
-            if action is not Action.DELETE:
-                await self._keeper.note(CommandEnded(message.command, "done"))
+                await self._note_done(action, message)
         await self._begin_activity()
+
+    async def _note_done(self, action: Action, message: CommandMessage) -> None:
+        await trio.lowlevel.checkpoint()
+        if action is not Action.DELETE:
+            await self._keeper.note(CommandEnded(message.command, "done"))
 
     async def _act(self, action: Action, message: CommandMessage) -> None:
         await trio.lowlevel.checkpoint()
@@ -205,12 +229,14 @@ class ConversationActor:
             case Action.ARCHIVE:
                 await effects.archive(keeper, context, limit(message.within, timeouts.archive))
                 self.finished = True
-            case Action.DELETE:
+            case _:  # Action.DELETE
                 await self._delete()
 
     async def _delete(self) -> None:
         await effects.delete(self._keeper, self._context)
+        # At once: no command may reach a conversation that is gone.
         self._mailbox.refuse_all(NotFound(f"conversation {self._keeper.record.id} was deleted"))
+        self._retire()
         self.finished = True
 
     async def _seen(self) -> SandboxView:
@@ -218,6 +244,8 @@ class ConversationActor:
         await trio.lowlevel.checkpoint()
         if self._view is None:
             await self._look()
+        if self._keeper.record.status is not Status.RUNNING:
+            raise refusal(Command.PAUSE, self._keeper.record.status, None)
         if self._view is None:
             raise EngineUnavailable("the engine does not answer: try again when it does")
         return self._view
@@ -231,6 +259,9 @@ class ConversationActor:
 
     async def _boot_again(self, message: CommandMessage) -> None:
         record = self._keeper.record
+        if record.status is Status.ERROR and record.sandbox is not None:
+            # One that was kept for diagnosis may run still, and is not what a restart asks for.
+            await self._context.provider(record).kill(record.sandbox.name)
         fresh = attrs.evolve(
             record,
             status=Status.STARTING,
@@ -241,7 +272,7 @@ class ConversationActor:
             last_active_at=self._keeper.now(),
         )
         await self._keeper.move(fresh, StatusChanged(record.status, Status.STARTING, "restart"))
-        self._start_boot(BootOrder((message.reply,), message.within, asked_for=True))
+        self._start_boot(BootOrder(message.command, message.reply, message.within))
         self._command = None
 
     async def _force_stop(self, message: ForcedStop) -> None:
@@ -259,6 +290,8 @@ class ConversationActor:
                 reply.answer(Answer(self._keeper.record, acted))
             await self._keeper.note(CommandEnded(Command.STOP, "done"))
         self._forced = None
+        if self._keeper.record.intent is not None:
+            self._mailbox.hint(Look())
         await self._begin_activity()
 
     async def _kill_now(self) -> None:
@@ -267,7 +300,7 @@ class ConversationActor:
         if reference is not None:
             try:
                 await self._context.provider(self._keeper.record).kill(reference.name)
-            except ConversationdError as error:
+            except Exception as error:  # noqa: BLE001 - the forced stop itself follows, whatever this was
                 self._keeper.log.info("force_stop.kill_failed", error=str(error))
 
     # What the actor does on its own.
@@ -276,10 +309,9 @@ class ConversationActor:
         """Bring the world and the record together after the daemon, or the actor, was started."""
         record = self._keeper.record
         if record.status is Status.STARTING and record.intent in (None, Intent.CREATE):
-            self._start_boot(self._first_boot)
+            self._start_boot(self._order)
         elif record.intent is not None or record.status in (Status.RUNNING, Status.PAUSED):
             await self._look()
-        self._first_boot = BootOrder()
         await self._begin_activity()
 
     async def _look(self) -> None:
@@ -309,35 +341,48 @@ class ConversationActor:
 
     async def _settle(self, finding: Finding, view: SandboxView | None) -> None:
         await trio.lowlevel.checkpoint()
-        record = self._keeper.record
-        provider = self._context.provider(record)
         if self._view is not None and view is not None and view.url != self._view.url:
             await self._end_activity()  # someone else started it again: its port has moved
         self._view = view
         match finding:
             case AsExpected(observed):
-                await self._remember(observed)
+                await self._remember(observed, view)
             case Died():
                 await self._recover(finding)
-            case ShouldThaw() if view is not None:
-                await provider.unpause(view.name)
-                await self._remember(Observed.LIVE)
-                if record.execution_status is ExecutionStatus.RUNNING:
-                    await self._context.driver(record).run(session_of(record, view))
-            case ShouldFreeze() if view is not None:
-                await provider.pause(view.name)
-                await self._remember(Observed.LIVE)
-            case ShouldEnd() if view is not None:
-                await provider.stop(view.name, self._context.settings().timeouts.grace)
-                await self._remember(Observed.COLD)
+            case _:
+                assert view is not None  # noqa: S101 - there is one that is not as it should be
+                await self._mend(finding, view)
 
-    async def _remember(self, observed: Observed) -> None:
+    async def _mend(self, finding: ShouldThaw | ShouldFreeze | ShouldEnd, view: SandboxView) -> None:
+        """Do to the sandbox what its conversation's status wants."""
         record = self._keeper.record
+        provider = self._context.provider(record)
+        match finding:
+            case ShouldThaw():
+                await provider.unpause(view.name)
+                await self._remember(Observed.LIVE, view)
+                if record.execution_status is ExecutionStatus.RUNNING:
+                    with trio.move_on_after(_RUN_WITHIN):
+                        await self._context.driver(record).run(session_of(record, view))
+            case ShouldFreeze():
+                await provider.pause(view.name)
+                await self._remember(Observed.LIVE, view)
+            case _:  # ShouldEnd
+                await provider.stop(view.name, self._context.settings().timeouts.grace)
+                await self._remember(Observed.COLD, view)
+
+    async def _remember(self, observed: Observed, view: SandboxView | None) -> None:
+        record = self._keeper.record
+        seen = attrs.evolve(record, observed=observed)
+        if record.sandbox is not None and view is not None and view.url is not None:
+            seen = attrs.evolve(seen, sandbox=attrs.evolve(record.sandbox, url=view.url))
         if observed is not record.observed:
             told = (
                 _COLD_PAUSE if record.status is Status.PAUSED and observed is Observed.COLD else f"sandbox {observed}"
             )
-            await self._keeper.save(attrs.evolve(record, observed=observed), HealthChanged(observed, told))
+            await self._keeper.save(seen, HealthChanged(observed, told))
+        elif seen != record:
+            await self._keeper.save(seen)
         await self._begin_activity()
 
     async def _lose_sight(self, reason: str) -> None:
@@ -359,7 +404,7 @@ class ConversationActor:
                 case Intent.ARCHIVE:
                     await effects.archive(keeper, context, context.settings().timeouts.archive)
                     self.finished = True
-                case Intent.DELETE:
+                case _:  # Intent.DELETE
                     await self._delete()
         except ConversationdError as error:
             self._keeper.log.warning("intent.not_finished", intent=keeper.record.intent, error=str(error))
@@ -372,25 +417,25 @@ class ConversationActor:
         decision = decide_restart(
             settings.restart, record.restart_history, died.cause, self._keeper.now(), self._context.random.random()
         )
-        match decision:
-            case GiveUp(reason):
-                tail = await log_tail(self._context.provider(record).logs, record)
-                error = SandboxFailed(f"{died.message}; {reason}", died.exit_code, died.oom_killed, tail)
-                await effects.fail(self._keeper, failure_of(died), error)
-            case Restart():
-                await self._keeper.move(
-                    attrs.evolve(scheduled(record, decision), status=Status.STARTING),
-                    StatusChanged(
-                        record.status, Status.STARTING, died.cause, died.exit_code, died.oom_killed, died.message
-                    ),
-                    told(record, died, decision),
-                )
-                self._start_boot(BootOrder())
+        if isinstance(decision, GiveUp):
+            tail = await log_tail(self._context.provider(record).logs, record)
+            error = SandboxFailed(f"{died.message}; {decision.reason}", died.exit_code, died.oom_killed, tail)
+            await effects.fail(self._keeper, failure_of(died), error)
+            return
+        await self._keeper.move(
+            attrs.evolve(scheduled(record, decision), status=Status.STARTING),
+            StatusChanged(record.status, Status.STARTING, died.cause, died.exit_code, died.oom_killed, died.message),
+            told(record, died, decision),
+        )
+        self._start_boot(BootOrder())
 
     async def _end_unhealthy(self, report: Unhealthy) -> None:
         await trio.lowlevel.checkpoint()
         record = self._keeper.record
         if record.status is not Status.RUNNING or record.incarnation != report.incarnation or record.sandbox is None:
+            return
+        if record.intent is not None:
+            await self._finish_intent()
             return
         await self._end_activity()
         provider = self._context.provider(record)
@@ -403,6 +448,8 @@ class ConversationActor:
                 await self._settle(assess(record.status, view), view)
         except EngineUnavailable as error:
             await self._lose_sight(str(error))
+        except ConversationdError as error:
+            self._keeper.log.warning("sandbox.not_settled", error=str(error))
         await self._begin_activity()
 
     async def _note_execution(self, status: ExecutionStatus) -> None:
@@ -425,6 +472,7 @@ class ConversationActor:
             await self._activity.end()
             self._activity = None
             self._boot = None
+        self._order.reply.fail(Conflict("the start was ended before it was done: its conversation's status says how"))
         await trio.lowlevel.checkpoint()
 
     def _start(self, activity: Activity) -> None:
@@ -433,7 +481,9 @@ class ConversationActor:
         self._nursery.start_soon(activity.run)
 
     def _start_boot(self, order: BootOrder) -> None:
+        self._order = order
         self._boot = Boot(self._keeper, self._context)
+        self._boot.waits_for_engine = order.command is None
         self._start(Activity(partial(self._boot_until_settled, self._boot, order)))
 
     async def _boot_until_settled(self, boot: Boot, order: BootOrder) -> None:
@@ -441,14 +491,10 @@ class ConversationActor:
         try:
             while not await self._boot_once(boot, order):
                 pass
-            for reply in order.replies:
-                reply.answer(Answer(self._keeper.record, acted=True))
         except ConversationdError as error:
-            for reply in order.replies:
-                reply.fail(error)
-        finally:
-            for reply in order.replies:
-                reply.fail(Conflict("the start was ended before it was done: its conversation's status says how"))
+            order.reply.fail(error)
+        else:
+            order.reply.answer(Answer(self._keeper.record, acted=True))
         self._activity = None
         self._boot = None
         self._mailbox.hint(BootEnded())
@@ -458,39 +504,41 @@ class ConversationActor:
         await trio.lowlevel.checkpoint()
         within = limit(order.within, self._context.settings().timeouts.start)
         failed: BootFailed | None = None
-        with trio.move_on_after(within):
+        with trio.move_on_after(within) as patience:
+            if order.within is None:
+                boot.patience = patience
             await trio.lowlevel.checkpoint()
             try:
-                await self._commit_running(await boot.run())
+                await self._commit_running(await boot.run(), order)
             except BootFailed as failure:
                 failed = failure
             else:
                 return True
         if failed is not None:
-            await self._end_failed_boot(failed)
+            await self._end_failed_boot(failed, order)
             raise failed.error
-        if not order.asked_for and not self._context.engine_answers(self._keeper.record.spec.provider):
+        if order.command is None and not self._context.engine_answers(self._keeper.record.spec.provider):
             return False
         error = CommandTimeout(
             f"the conversation did not start within {within:g} s (phase {self._keeper.record.phase})"
         )
         await self._discard_sandbox()
-        await effects.fail(self._keeper, FailureCode.START_TIMEOUT, error)
+        await effects.fail(self._keeper, FailureCode.START_TIMEOUT, error, *order.failed(error))
         raise error
 
-    async def _commit_running(self, booted: Booted) -> None:
+    async def _commit_running(self, booted: Booted, order: BootOrder) -> None:
         self._view = booted.view
         record = effects.running(self._keeper.record, booted.view, booted.execution)
-        await self._keeper.move(record, StatusChanged(Status.STARTING, Status.RUNNING, "ready"))
+        await self._keeper.move(record, StatusChanged(Status.STARTING, Status.RUNNING, "ready"), *order.done())
 
-    async def _end_failed_boot(self, failed: BootFailed) -> None:
+    async def _end_failed_boot(self, failed: BootFailed, order: BootOrder) -> None:
         reference = self._keeper.record.sandbox
         if reference is not None:
             try:
                 await self._context.provider(self._keeper.record).kill(reference.name)
             except EngineUnavailable as error:
                 self._keeper.log.warning("boot.sandbox_not_ended", error=str(error))
-        await effects.fail(self._keeper, failed.failure, failed.error)
+        await effects.fail(self._keeper, failed.failure, failed.error, *order.failed(failed.error))
 
     async def _discard_sandbox(self) -> None:
         """Remove the half-made sandbox; one that an unreachable engine keeps is swept when it answers."""
@@ -505,7 +553,14 @@ class ConversationActor:
         await self._keeper.save(attrs.evolve(self._keeper.record, sandbox=None, intent=None))
 
 
-_COLD_PAUSE = "the paused sandbox has ended: its memory is lost, its files are kept, and resume boots it again"
+# What may be done once an end was begun: to bring it to its end, or to go beyond it.
+_FINISHED_BY: Final[Mapping[Intent | None, AbstractSet[Action]]] = {
+    Intent.STOP: {Action.STOP, Action.STOP_AND_BOOT},
+    Intent.ARCHIVE: {Action.ARCHIVE, Action.DELETE},
+    Intent.DELETE: {Action.DELETE},
+}
+_RUN_WITHIN: Final = 10.0
+_COLD_PAUSE: Final = "the paused sandbox has ended: its memory is lost, its files are kept, and resume boots it again"
 
 
 def limit(within: float | None, most: float) -> float:

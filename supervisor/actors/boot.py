@@ -68,7 +68,9 @@ class Booted:
 class Boot:
     """One boot of one conversation.
 
-    `last_trouble` is what the engine, or the agent server, last said when it could not do what it was asked.
+    `patience`, if it is set, is a scope whose deadline starts over whenever an image pull advances: a pull may take as
+    long as bytes come. With `waits_for_engine` it does so, too, while the engine does not answer. `last_trouble` is
+    what the engine, or the agent server, last said when it could not do what it was asked.
     """
 
     def __init__(self, keeper: RecordKeeper, context: ActorContext) -> None:
@@ -78,6 +80,8 @@ class Boot:
         self._driver = context.driver(keeper.record)
         self._poked = trio.Event()
         self._engine_backoff = _ENGINE_RETRY_FIRST
+        self.patience: trio.CancelScope | None = None
+        self.waits_for_engine = False
         self.last_trouble = ""
 
     def poke(self) -> None:
@@ -130,7 +134,7 @@ class Boot:
             PhaseChanged(Phase.BOOT, self._keeper.record.incarnation),
         )
         session = session_of(self._keeper.record, view)
-        await self._phase(Phase.BOOT, view, lambda: self._driver.wait_ready(session))
+        await self._phase(Phase.BOOT, view, lambda: self._insist(lambda: self._driver.wait_ready(session)))
         return await self._hand_over(view)
 
     async def _running_sandbox(self) -> SandboxView | None:
@@ -141,13 +145,20 @@ class Boot:
             return None
         view = await self._provider.inspect(reference.name)
         if view is not None and view.state is SandboxState.PAUSED:
-            await self._provider.unpause(reference.name)
-            view = await self._provider.inspect(reference.name)
+            view = await self._thaw(reference.name)
         if view is None or view.state is SandboxState.CREATED:
             return None
         if view.state is SandboxState.EXITED and not self._is_launching:
             return None
         return view
+
+    async def _thaw(self, name: str) -> SandboxView | None:
+        await trio.lowlevel.checkpoint()
+        try:
+            await self._provider.unpause(name)
+        except SandboxFailed:
+            return None  # it ended meanwhile
+        return await self._provider.inspect(name)
 
     @property
     def _is_launching(self) -> bool:
@@ -169,8 +180,9 @@ class Boot:
     async def _make_room(self) -> None:
         """Remove the last incarnation's sandbox, then commit the intent to make the next one."""
         record = self._keeper.record
-        if record.sandbox is not None:
-            await self._provider.remove(record.sandbox.name)
+        if record.incarnation:
+            # By its own name: an engine that did not answer may have kept what the record let go.
+            await self._provider.remove(self._provider.sandbox_name(record.id, record.incarnation))
         incarnation = record.incarnation + 1
         name = self._provider.sandbox_name(record.id, incarnation)
         await self._keeper.save(
@@ -189,31 +201,40 @@ class Boot:
         await self._enter(Phase.AGENT)
         go_on = record.execution_status is ExecutionStatus.RUNNING or record.run_on_resume
         session = session_of(record, view)
-        accepted: list[ExecutionStatus | None] = []
+        accepted: ExecutionStatus | None = None
 
         async def begin() -> None:
-            await trio.lowlevel.checkpoint()
-            while not accepted:
-                try:
-                    accepted.append(await self._driver.begin(session, record.request, go_on=go_on))
-                except AgentUnavailable as error:
-                    self.last_trouble = str(error)
-                    self._keeper.log.info("agent.unavailable", error=str(error))
-                    await trio.sleep(_AGENT_RETRY)
+            nonlocal accepted
+            accepted = await self._driver.begin(session, record.request, go_on=go_on)
 
-        await self._phase(Phase.AGENT, view, begin)
-        return Booted(view, accepted[0])
+        await self._phase(Phase.AGENT, view, lambda: self._insist(begin))
+        return Booted(view, accepted)
+
+    async def _insist(self, ask: Callable[[], Awaitable[None]]) -> None:
+        """Ask the agent server until it answers."""
+        while True:
+            try:
+                return await ask()
+            except AgentUnavailable as error:
+                self.last_trouble = str(error)
+                self._keeper.log.info("agent.unavailable", error=str(error))
+                await trio.sleep(_AGENT_RETRY)
 
     async def _phase(self, phase: Phase, view: SandboxView, work: Callable[[], Awaitable[None]]) -> None:
         """Do a phase's work under its deadline, and stop at once if the sandbox ends meanwhile."""
         timeouts = self._context.settings().timeouts
         limit = timeouts.boot if phase is Phase.BOOT else timeouts.agent
         with trio.move_on_after(limit) as scope:
-            await self._while_alive(view, work)
+            await self.while_alive(view, work)
         if scope.cancelled_caught:
             raise SandboxDied(Died(Cause.UNHEALTHY, f"the sandbox did not get through phase {phase} in {limit:g} s"))
 
-    async def _while_alive(self, view: SandboxView, work: Callable[[], Awaitable[None]]) -> None:
+    async def while_alive(self, view: SandboxView, work: Callable[[], Awaitable[None]]) -> None:
+        """Do some work that needs a sandbox that runs.
+
+        Raises:
+            SandboxDied: the sandbox ended meanwhile.
+        """
         failure: SandboxDied | ConversationdError | None = None
 
         async def watch(scope: trio.CancelScope) -> None:
@@ -254,12 +275,10 @@ class Boot:
         decision = decide_restart(
             settings.restart, record.restart_history, died.cause, self._keeper.now(), self._context.random.random()
         )
-        match decision:
-            case GiveUp(reason):
-                await self._give_up(died, reason)
-            case Restart():
-                await self._end_attempt()
-                await self._keeper.save(scheduled(record, decision), told(record, died, decision))
+        if isinstance(decision, GiveUp):
+            await self._give_up(died, decision.reason)
+        await self._end_attempt()
+        await self._keeper.save(scheduled(record, decision), told(record, died, decision))
 
     async def _give_up(self, died: Died, reason: str) -> NoReturn:
         tail = await log_tail(self._provider.logs, self._keeper.record)
@@ -269,8 +288,8 @@ class Boot:
     async def _end_attempt(self) -> None:
         await trio.lowlevel.checkpoint()
         reference = self._keeper.record.sandbox
-        if reference is not None:
-            await self._provider.kill(reference.name)
+        assert reference is not None  # noqa: S101 - what died had a name
+        await self._provider.kill(reference.name)
 
     async def _await_backoff(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -290,13 +309,20 @@ class Boot:
             await self._keeper.save(unknown, HealthChanged(Observed.UNKNOWN, str(error)))
         await trio.sleep(self._engine_backoff)
         self._engine_backoff = min(2 * self._engine_backoff, _ENGINE_RETRY_MOST)
+        if self.waits_for_engine:
+            self._start_over()
 
     async def _enter(self, phase: Phase) -> None:
         record = self._keeper.record
         coming = record.incarnation + (phase is Phase.IMAGE and not self._is_launching)
         await self._keeper.save(attrs.evolve(record, phase=phase), PhaseChanged(phase, coming))
 
+    def _start_over(self) -> None:
+        if self.patience is not None:
+            self.patience.deadline = trio.current_time() + self._context.settings().timeouts.start
+
     async def _tell_progress(self, progress: PullProgress) -> None:
+        self._start_over()
         await self._keeper.note(Progress(Phase.IMAGE, progress.current, progress.total))
 
 
@@ -329,8 +355,7 @@ def told(record: ConversationRecord, died: Died, restart: Restart) -> RestartSch
 async def log_tail(logs: Callable[[str, int], Awaitable[Sequence[str]]], record: ConversationRecord) -> tuple[str, ...]:
     """The last lines of a sandbox that failed; none if they cannot be had."""
     await trio.lowlevel.checkpoint()
-    if record.sandbox is None:
-        return ()
+    assert record.sandbox is not None  # noqa: S101 - what failed had a name
     try:
         return tuple(await logs(record.sandbox.name, LOG_TAIL))
     except EngineUnavailable:

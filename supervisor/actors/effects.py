@@ -4,12 +4,13 @@ Every function takes the keeper of the record that it changes. What it raises as
 the command; the actor looks at the sandbox afterwards, so that nothing half done stays so.
 """
 
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import attrs
 import trio
 
-from supervisor.actors.boot import Boot, BootFailed
+from supervisor.actors.boot import Boot, BootFailed, SandboxDied
 from supervisor.actors.context import ActorContext, session_of
 from supervisor.actors.keeper import RecordKeeper
 from supervisor.conversation.errors import CommandTimeout, ConversationdError, EngineUnavailable, SandboxFailed
@@ -25,7 +26,7 @@ from supervisor.conversation.record import (
 )
 from supervisor.sandbox.port import SandboxState, SandboxView
 
-_UNDO_WITHIN: Final = 10.0
+_UNDO_WITHIN: Final = 5.0
 _INTERRUPT_WITHIN: Final = 5.0
 FORCE_WITHIN: Final = 30.0
 
@@ -121,17 +122,19 @@ async def force_stop(keeper: RecordKeeper, context: ActorContext) -> None:
 
 
 async def archive(keeper: RecordKeeper, context: ActorContext, within: float) -> None:
-    """Remove the sandbox, exporting its workspace first where the config wants it.
+    """Remove the sandbox; where the config wants it, export the workspace first and then remove that, too.
 
     Raises:
-        CommandTimeout: it stays STOPPED and nothing was removed.
+        CommandTimeout: it stays STOPPED; what was begun to be removed is removed later.
     """
     provider, record = context.provider(keeper.record), keeper.record
     with trio.move_on_after(within):
-        await _export(record, context)
+        exported = await _export(record, context)
         await keeper.save(attrs.evolve(record, intent=Intent.ARCHIVE))
         if record.sandbox is not None:
             await provider.remove(record.sandbox.name)
+        if exported:
+            await provider.remove_workspace(record.id)
         archived = attrs.evolve(keeper.record, status=Status.ARCHIVED, intent=None, sandbox=None)
         return await keeper.move(archived, StatusChanged(Status.STOPPED, Status.ARCHIVED, "archive"))
     raise CommandTimeout(f"the conversation could not be archived within {within:g} s; try again with a longer timeout")
@@ -180,13 +183,18 @@ def _paused(record: ConversationRecord, *, was_running: bool) -> ConversationRec
 
 
 async def _undo_pause(keeper: RecordKeeper, context: ActorContext, view: SandboxView, *, was_running: bool) -> None:
+    """Each layer for itself: an engine that does not answer keeps no agent paused that it did not freeze."""
     record = keeper.record
+    await _try_to_undo(keeper, lambda: context.provider(record).unpause(view.name))
+    if was_running:
+        await _try_to_undo(keeper, lambda: context.driver(record).run(session_of(record, view)))
+
+
+async def _try_to_undo(keeper: RecordKeeper, undo: Callable[[], Awaitable[None]]) -> None:
     with trio.move_on_after(_UNDO_WITHIN):
         await trio.lowlevel.checkpoint()
         try:
-            await context.provider(record).unpause(view.name)
-            if was_running:
-                await context.driver(record).run(session_of(record, view))
+            await undo()
         except ConversationdError as error:
             keeper.log.warning("pause.not_undone", error=str(error))
 
@@ -197,12 +205,17 @@ async def _thaw_or_boot(
     record = keeper.record
     provider, driver = context.provider(record), context.driver(record)
     view = await provider.inspect(record.sandbox.name) if record.sandbox else None
-    if view is None or view.state not in (SandboxState.PAUSED, SandboxState.RUNNING):
+    # A phase in the record: an earlier resume began to boot it and did not get to the end.
+    if view is None or view.state not in (SandboxState.PAUSED, SandboxState.RUNNING) or record.phase is not None:
         booted = await boot.run()
         return booted.view, booted.execution
     await provider.unpause(view.name)
     session = session_of(record, view)
-    await driver.wait_ready(session)
+    try:
+        await boot.while_alive(view, lambda: driver.wait_ready(session))
+    except SandboxDied:
+        booted = await boot.run()
+        return booted.view, booted.execution
     if record.run_on_resume:
         await driver.run(session)
         return view, ExecutionStatus.RUNNING
@@ -248,16 +261,16 @@ async def _stopped(keeper: RecordKeeper, reason: str) -> None:
         next_restart_at=None,
         error=None,
     )
-    if keeper.record.status is Status.STOPPED:
-        return await keeper.save(record)
-    return await keeper.move(record, StatusChanged(keeper.record.status, Status.STOPPED, reason))
+    await keeper.move(record, StatusChanged(keeper.record.status, Status.STOPPED, reason))
 
 
-async def _export(record: ConversationRecord, context: ActorContext) -> None:
+async def _export(record: ConversationRecord, context: ActorContext) -> bool:
+    """Says whether the workspace was written down: without an engine's sandbox it cannot be."""
     await trio.lowlevel.checkpoint()
     provider, directory = context.provider(record), context.settings().archive_to
     if directory is None or record.sandbox is None or await provider.inspect(record.sandbox.name) is None:
-        return
+        return False
     target = directory / f"{record.id}.tar"
     await trio.Path(target).unlink(missing_ok=True)
     await provider.export_workspace(record.sandbox.name, record.spec.workspace, target)
+    return True

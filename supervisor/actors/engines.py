@@ -4,7 +4,7 @@ Events are hints. The truth is a list of all our sandboxes, taken whenever the e
 minute: what no record wants is removed, and where a record and the list differ the conversation's actor has a look.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import structlog
@@ -17,6 +17,7 @@ from supervisor.conversation.errors import ConversationdError
 from supervisor.conversation.events import DaemonChanged
 from supervisor.conversation.ids import ConversationId
 from supervisor.conversation.lifecycle import Status
+from supervisor.conversation.record import Observed
 from supervisor.journal.changes import JournalError, Note
 from supervisor.journal.journal import Journal
 from supervisor.sandbox.port import EngineInfo, OwnedSandbox, SandboxProvider, SandboxState
@@ -46,11 +47,6 @@ class EngineSight:
         self.info: EngineInfo | None = None
         self.first_word = trio.Event()
 
-    def serve(self, registry: Registry) -> None:
-        """From now on keep this registry's conversations and the engine together."""
-        self._registry = registry
-        self._changed.set()
-
     async def run(self) -> None:
         """Watch, and sweep when there is a reason to; until cancelled."""
         async with trio.open_nursery() as nursery:
@@ -59,11 +55,8 @@ class EngineSight:
                 with trio.move_on_after(_SWEEP_EVERY):
                     await self._changed.wait()
                 self._changed = trio.Event()
-                try:
-                    await self._tell()
-                    await self.sweep()
-                except (ConversationdError, JournalError) as error:
-                    _log.warning("engine.sweep_failed", provider=self._provider.name, error=str(error))
+                await self._guard(self._tell)
+                await self._guard(self.sweep)
 
     def engine_connected(self) -> None:
         """The engine is in sight (again)."""
@@ -79,6 +72,11 @@ class EngineSight:
         if handle is not None:
             handle.look()
 
+    async def first_sweep(self, registry: Registry) -> None:
+        """From now on keep this registry's conversations and the engine together, and do so once before returning."""
+        self._registry = registry
+        await self._guard(self.sweep)
+
     async def sweep(self) -> None:
         """Compare the engine's list with the records, once.
 
@@ -93,7 +91,7 @@ class EngineSight:
         # list is not recorded by now is wanted by nobody.
         for sandbox in owned:
             await self._check(self._registry.find(sandbox.conversation), sandbox)
-        self._look_for_missing(self._registry, owned)
+        self._look_at_doubtful(self._registry, owned)
 
     def _see(self, *, answers: bool, reason: str) -> None:
         self._told = self._told and answers == self.answers and self.first_word.is_set()
@@ -112,38 +110,55 @@ class EngineSight:
                 _log.exception("engine.watch_failed", provider=self._provider.name)
             await trio.sleep(_WATCH_AGAIN_AFTER)
 
+    async def _guard(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do what is done again soon if it fails; what fails here must end nothing."""
+        await trio.lowlevel.checkpoint()
+        try:
+            await work()
+        except (ConversationdError, JournalError) as error:
+            _log.warning("engine.sweep_failed", provider=self._provider.name, error=str(error))
+        except Exception:  # noqa: BLE001 - a provider's bug must not end the sight of its engine
+            _log.exception("engine.sweep_failed", provider=self._provider.name)
+
     async def _tell(self) -> None:
         await trio.lowlevel.checkpoint()
         if self._told:
             return
         self._told = True
         if self.answers:
-            with trio.move_on_after(_INFO_WITHIN):
-                self.info = await self._provider.engine()
+            await self._guard(self._ask_who)
             what, message = "engine_connected", f"{self._provider.name}: the engine answers"
         else:
             what, message = "engine_lost", f"{self._provider.name}: {self._reason}"
         _log.info("engine.sight", provider=self._provider.name, what=what, reason=self._reason)
         await self._journal.commit(Note(None, self._clock.now(), (DaemonChanged(what, message),)))
 
+    async def _ask_who(self) -> None:
+        with trio.move_on_after(_INFO_WITHIN):
+            self.info = await self._provider.engine()
+
     async def _check(self, handle: ConversationHandle | None, sandbox: OwnedSandbox) -> None:
         if handle is None or not handle.wants(sandbox.name):
             _log.warning("sandbox.orphan", name=sandbox.name, conversation=sandbox.conversation)
-            await self._provider.remove(sandbox.name)
+            await self._guard(lambda: self._provider.remove(sandbox.name))
         elif _differs(handle.record.status, sandbox.state):
             handle.look()
         await trio.lowlevel.checkpoint()
 
-    def _look_for_missing(self, registry: Registry, owned: Sequence[OwnedSandbox]) -> None:
+    def _look_at_doubtful(self, registry: Registry, owned: Sequence[OwnedSandbox]) -> None:
+        """Look where something is missing, was begun and not ended, or was last seen not to answer."""
         names = {sandbox.name for sandbox in owned}
         for handle in registry.all():
             record = handle.record
-            expected = record.status in _WANTED_STATE and record.spec.provider == self._provider.name
-            if expected and record.sandbox is not None and record.sandbox.name not in names:
+            if record.spec.provider != self._provider.name or record.sandbox is None:
+                continue
+            missing = record.status in _WANTED_STATE and record.sandbox.name not in names
+            if missing or record.intent is not None or record.observed is Observed.UNKNOWN:
                 handle.look()
 
 
 def _differs(status: Status, state: SandboxState) -> bool:
     if status in _WANTED_STATE:
         return state is not _WANTED_STATE[status]
-    return status is Status.STOPPED and state not in _ENDED
+    ended = state in _ENDED
+    return (status is Status.STARTING and ended) or (status is Status.STOPPED and not ended)

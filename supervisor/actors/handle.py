@@ -40,6 +40,7 @@ class ConversationHandle:
         self._new_actor = partial(ConversationActor, keeper, self._mailbox, context, partial(retire, self))
         self._actor = self._new_actor(first_boot)
         self._crashes = 0
+        self._hurry = trio.Event()
         self.adopted = trio.Event()
 
     @property
@@ -64,6 +65,7 @@ class ConversationHandle:
         reply: Reply[Answer] = Reply()
         self._mailbox.force_stop(reply)
         self._actor.preempt()
+        self._hurry.set()
         return reply
 
     def look(self) -> None:
@@ -81,7 +83,9 @@ class ConversationHandle:
                 except* Exception as crash:  # noqa: BLE001 - a bug of ours must not end another conversation
                     await self._replace(crash, trio.current_time() - began)
         finally:
-            self._mailbox.refuse_all(ShuttingDown("the daemon is ending: ask again when it is back"))
+            ending = ShuttingDown("the daemon is ending: ask again when it is back")
+            self._actor.fail_current(ending)
+            self._mailbox.refuse_all(ending)
             self.adopted.set()
 
     async def _run_actor(self) -> None:
@@ -99,9 +103,12 @@ class ConversationHandle:
         self._keeper.log.error("actor.crashed", incident=incident, exc_info=crash)
         error = InternalError(f"the conversation's actor failed and was replaced; incident {incident}", incident)
         self._actor.fail_current(error)
+        self.adopted.set()  # as well as it could be: nobody else's start may wait for it
         self._crashes = 1 if lived > _HEALTHY_AFTER else self._crashes + 1
         # The next one may find nothing better: it comes at once at first, and then ever later.
-        await trio.sleep(min(_BACKOFF_MOST, _BACKOFF_FIRST * 2.0 ** (self._crashes - 1)))
+        self._hurry = trio.Event()
+        with trio.move_on_after(min(_BACKOFF_MOST, _BACKOFF_FIRST * 2.0 ** (self._crashes - 1))):
+            await self._hurry.wait()
         await self._count(crash, error)
         self._actor = self._new_actor()
         self._actor.look()

@@ -126,6 +126,11 @@ class Mailbox:
         """Whether nothing waits to be taken."""
         return not (self._forced or self._queue)
 
+    @property
+    def has_forced_stop(self) -> bool:
+        """Whether a forced stop waits to be taken."""
+        return bool(self._forced)
+
     def put(self, message: CommandMessage) -> None:
         """Queue a command.
 

@@ -45,8 +45,10 @@ class Registry:
         return handle
 
     def _retire(self, handle: ConversationHandle) -> None:
-        del self._handles[handle.record.id]
-        self.census[handle.record.status] -= 1
+        # A conversation that was deleted may have a successor of the same id by now.
+        if self._handles.get(handle.record.id) is handle:
+            del self._handles[handle.record.id]
+            self.census[handle.record.status] -= 1
 
     def _count(self, before: Status, after: Status) -> None:
         self.census[before] -= 1

@@ -22,7 +22,6 @@ from supervisor.actors.registry import Registry
 from supervisor.actors.settings import ActorSettings
 from supervisor.actors.supervisor import KEYS_LIVE, Supervisor
 from supervisor.agent.port import AgentDriver
-from supervisor.conversation.errors import ConversationdError
 from supervisor.journal.changes import JournalError
 from supervisor.journal.journal import Journal, Offload, in_thread
 from supervisor.journal.store import Store
@@ -99,8 +98,8 @@ async def _bring_up(parts: Parts, journal: Journal, bus: Bus, nursery: trio.Nurs
     )
     await supervisor.load_keys()
     for engine in engines.values():
-        await _first_sweep(engine, registry)
-    nursery.start_soon(_prune, journal, parts, name="pruner")
+        await engine.first_sweep(registry)
+    nursery.start_soon(_prune, journal, supervisor, parts, name="pruner")
     return Supervision(supervisor, registry, journal, engines)
 
 
@@ -119,18 +118,10 @@ async def _adopt_all(registry: Registry, journal: Journal) -> None:
     _log.info("conversations.adopted", count=len(handles))
 
 
-async def _first_sweep(engine: EngineSight, registry: Registry) -> None:
-    await trio.lowlevel.checkpoint()
-    engine.serve(registry)
-    try:
-        await engine.sweep()
-    except ConversationdError as error:
-        _log.warning("engine.sweep_failed", error=str(error))
-
-
-async def _prune(journal: Journal, parts: Parts) -> None:
+async def _prune(journal: Journal, supervisor: Supervisor, parts: Parts) -> None:
     while True:
         now = parts.clock.now()
+        supervisor.forget_keys(now - KEYS_LIVE)
         before = now - timedelta(seconds=parts.retention) if parts.retention else None
         try:
             await journal.prune(before, now - KEYS_LIVE)

@@ -8,7 +8,7 @@ import os
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
@@ -79,6 +79,7 @@ class Supervisor:
         self._engines = engines
         self._keys: dict[str, KnownKey] = {}
         self._creating: dict[ConversationId, trio.Event] = {}
+        self._waking: list[tuple[ConversationHandle, CommandMessage]] = []
         self._started_at = clock.now()
         self._started = trio.current_time()
         self._closing = False
@@ -88,6 +89,10 @@ class Supervisor:
     async def load_keys(self) -> None:
         """Remember the idempotency keys of before the daemon's start."""
         self._keys = {known.key: known for known in await self._journal.keys()}
+
+    def forget_keys(self, before: datetime) -> None:
+        """Forget the idempotency keys that are older than a time."""
+        self._keys = {key: known for key, known in self._keys.items() if known.at >= before}
 
     def close(self) -> None:
         """Take no command from now on."""
@@ -200,12 +205,10 @@ class Supervisor:
     async def start(self, request: StartRequest) -> ConversationRecord:
         """Start a conversation, or answer with the one that is there as the life cycle says."""
         self._require_open()
-        known = await self._started_before(request.idempotency_key)
+        conversation = request.id or new_conversation_id()
+        known = await self._started_before(request.idempotency_key, conversation)
         if known is not None:
             return known
-        conversation = request.id or new_conversation_id()
-        while conversation in self._creating:
-            await self._creating[conversation].wait()
         if self._registry.find(conversation) is not None:
             return (await self._command(CommandMessage(Command.START, within=request.timeout), conversation)).record
         return await self._create(conversation, request)
@@ -220,7 +223,7 @@ class Supervisor:
 
     async def stop(self, conversation: ConversationId, within: float | None, *, force: bool) -> Stopped:
         """End the sandbox: gracefully, or at once and before anything else with `force`."""
-        handle = self._registry.find(conversation)
+        handle = self._registry.find(conversation) or await self._created(conversation)
         if force and handle is not None:
             answer = await self._await(handle.force_stop())
         else:
@@ -242,13 +245,23 @@ class Supervisor:
 
     async def _command(self, message: CommandMessage, conversation: ConversationId) -> Answer:
         self._require_open()
-        handle = self._registry.find(conversation)
+        handle = self._registry.find(conversation) or await self._created(conversation)
         if handle is None:
-            return await self._command_archived(message, await self.get(conversation))
-        if message.command in _WAKING and isinstance(decide(message.command, handle.record.status), Act):
+            return await self._command_without_actor(message, await self.get(conversation))
+        wakes = message.command in _WAKING and isinstance(decide(message.command, handle.record.status), Act)
+        if wakes:
             self._require_capacity()
         handle.send(message)
+        if wakes:
+            self._waking.append((handle, message))
         return await self._await(message.reply)
+
+    async def _created(self, conversation: ConversationId) -> ConversationHandle | None:
+        """The handle of a conversation that is being created, once it is: it must never get a second one."""
+        await trio.lowlevel.checkpoint()
+        while conversation in self._creating:
+            await self._creating[conversation].wait()
+        return self._registry.find(conversation)
 
     async def _await(self, reply: Reply[Answer]) -> Answer:
         self._under_way += 1
@@ -259,31 +272,49 @@ class Supervisor:
             if self._closing and not self._under_way:
                 self._settled.set()
 
-    async def _command_archived(self, message: CommandMessage, record: ConversationRecord) -> Answer:
-        """A conversation without an actor is ARCHIVED; only `delete` gives it one, for as long as that takes."""
-        await trio.lowlevel.checkpoint()
-        match decide(message.command, record.status):
-            case Refuse(hint):
-                raise refusal(message.command, record.status, hint)
-            case Act():
-                handle = self._registry.find(record.id) or self._registry.take_up(record)
-                handle.send(message)
-                return await self._await(message.reply)
-            case _:
-                return Answer(record, acted=False)
+    async def _command_without_actor(self, message: CommandMessage, record: ConversationRecord) -> Answer:
+        """A conversation without an actor is ARCHIVED; only `delete` gives it one, for as long as that takes.
 
-    async def _started_before(self, key: str | None) -> ConversationRecord | None:
+        Any other one was created by a commit that was given up on and then succeeded: it gets its actor now.
+        """
         await trio.lowlevel.checkpoint()
-        known = self._keys.get(key) if key is not None else None
-        if known is None or self._clock.now() - known.at > KEYS_LIVE:
+        verdict = decide(message.command, record.status)
+        if isinstance(verdict, Act) or record.status is not Status.ARCHIVED:
+            handle = self._registry.find(record.id) or self._registry.take_up(record)
+            handle.send(message)
+            return await self._await(message.reply)
+        if isinstance(verdict, Refuse):
+            raise refusal(message.command, record.status, verdict.hint)
+        return Answer(record, acted=False)
+
+    async def _started_before(self, key: str | None, conversation: ConversationId) -> ConversationRecord | None:
+        """What a start with this key has made. With None, nothing stands between now and making the conversation."""
+        while True:
             await trio.lowlevel.checkpoint()
-            return None
-        if known.conversation in self._creating:
-            await self._creating[known.conversation].wait()
+            known = self._keys.get(key) if key is not None else None
+            if known is not None and self._clock.now() - known.at > KEYS_LIVE:
+                known = None
+            creating = self._creating.get(conversation if known is None else known.conversation)
+            if creating is not None:
+                await creating.wait()
+            elif known is None:
+                return None
+            else:
+                record = await self._made_with(known)
+                if record is not None:
+                    return record
+
+    async def _made_with(self, known: KnownKey) -> ConversationRecord | None:
+        """The conversation that a key made. If it was deleted since, the key goes, too, whoever has the id now."""
+        await trio.lowlevel.checkpoint()
         try:
-            return await self.get(known.conversation)
+            record = await self.get(known.conversation)
         except NotFound:
-            return None  # it was deleted since, and its key with it
+            record = None
+        if record is not None and record.created_at == known.at:
+            return record
+        self._keys.pop(known.key, None)
+        return None
 
     async def _create(self, conversation: ConversationId, request: StartRequest) -> ConversationRecord:
         spec = self._admit(request)
@@ -296,7 +327,9 @@ class Supervisor:
         try:
             handle, reply = await self._commit_new(record, request)
         except AlreadyExists:
-            return (await self._command_archived(CommandMessage(Command.START), await self.get(conversation))).record
+            return (
+                await self._command_without_actor(CommandMessage(Command.START), await self.get(conversation))
+            ).record
         finally:
             del self._creating[conversation]
             created.set()
@@ -312,7 +345,7 @@ class Supervisor:
             self._keys.pop(request.idempotency_key or "", None)
             raise
         reply: Reply[Answer] = Reply()
-        order = BootOrder((reply,), request.timeout, asked_for=True)
+        order = BootOrder(Command.START, reply, request.timeout)
         return self._registry.take_up(record, order), reply
 
     def _admit(self, request: StartRequest) -> SandboxSpec:
@@ -363,10 +396,13 @@ class Supervisor:
                 )
 
     def _capacity(self) -> Capacity:
+        """What is active, and what was let in and is on its way to be."""
         census, limits = self._registry.census, self._context.settings().capacity
+        self._waking = [(handle, message) for handle, message in self._waking if not message.reply.is_given]
+        waking = {handle for handle, _ in self._waking if handle.record.status not in _ACTIVE}
         return Capacity(
-            running=sum(census[status] for status in _ACTIVE),
-            starting=census[Status.STARTING],
+            running=sum(census[status] for status in _ACTIVE) + len(self._creating) + len(waking),
+            starting=census[Status.STARTING] + len(self._creating),
             max_running=limits.max_running,
             max_starting=limits.max_starting,
         )

@@ -28,6 +28,7 @@ _STATUS_SECONDS: Final = 10.0
 _RUN_SECONDS: Final = 5.0
 _POLL_SECONDS: Final = 30.0
 _SUBSCRIBED_SECONDS: Final = 0.25
+_SNAPSHOT_SECONDS: Final = 1.0
 
 _LAST_MESSAGE: Final = "kind=MessageEvent&sort_order=TIMESTAMP_DESC&limit=1"
 _INTERRUPTED: Final = frozenset({ExecutionStatus.ERROR, ExecutionStatus.PAUSED, ExecutionStatus.RUNNING})
@@ -135,31 +136,44 @@ class V1Driver:
         """
         if await self._status(session) is not ExecutionStatus.RUNNING:
             return False
-        run = _RunEnd()
+        snapshots = _Snapshots()
         was_running = True
         async with self._events(session) as events, trio.open_nursery() as nursery:
-            nursery.start_soon(run.watch, events)
-            was_running = await self._pause_and_wait(session, run)
+            nursery.start_soon(snapshots.watch, events)
+            was_running = await self._pause_and_wait(session, snapshots)
             nursery.cancel_scope.cancel()
         return was_running
 
-    async def _pause_and_wait(self, session: AgentSession, run: "_RunEnd") -> bool:
+    async def _pause_and_wait(self, session: AgentSession, snapshots: "_Snapshots") -> bool:
         # The first snapshot has to wait for a running tool: without one after this time the subscription surely stands.
         with trio.move_on_after(_SUBSCRIBED_SECONDS):
-            await run.snapshots_reached(1)
-        if run.snapshots and run.last is not ExecutionStatus.RUNNING:
+            await snapshots.reached(1)
+        if snapshots.count and snapshots.last is not ExecutionStatus.RUNNING:
             return False
         await self._post(session, "pause")
-        await run.snapshots_reached(_SNAPSHOTS_OF_A_PAUSE)
+        await snapshots.reached(_SNAPSHOTS_OF_A_PAUSE)
         return True
 
     async def run(self, session: AgentSession) -> None:
-        """See `AgentDriver`. A run that is just ending after a pause is waited for: only then can it be run again."""
+        """See `AgentDriver`. A run that is to end after a pause is waited for: only then can it be run again."""
         backoff = Backoff(0.01, 0.5)
         while (await self._post(session, "run", accept=_CONFLICT)).status in _CONFLICT:
-            if await self._status(session) not in _WINDING_UP:
+            if not await self._is_winding_up(session):
                 return
             await backoff.sleep()
+
+    async def _is_winding_up(self, session: AgentSession) -> bool:
+        if await self._status(session) in _WINDING_UP:
+            return True
+        # That was told from the server's disk, which may learn of a pause only when the model has answered; a snapshot
+        # knows of it at once. None comes while a tool runs: then nobody can say, and nobody is kept waiting.
+        snapshots = _Snapshots()
+        async with self._events(session) as events, trio.open_nursery() as nursery:
+            nursery.start_soon(snapshots.watch, events)
+            with trio.move_on_after(_SNAPSHOT_SECONDS):
+                await snapshots.reached(1)
+            nursery.cancel_scope.cancel()
+        return snapshots.last in _WINDING_UP
 
     async def interrupt(self, session: AgentSession) -> None:
         """See `AgentDriver`. Servers that cannot interrupt are asked to pause."""
@@ -213,11 +227,11 @@ class _Teller:
             self._report(status)
 
 
-class _RunEnd:
+class _Snapshots:
     """Counts the snapshots that the events socket brings, from the first one on."""
 
     def __init__(self) -> None:
-        self.snapshots = 0
+        self.count = 0
         self.last: ExecutionStatus | None = None
         self._changed = trio.Event()
 
@@ -225,12 +239,12 @@ class _RunEnd:
         while True:
             event = await events.next_event()
             if event is not None and event.full:
-                self.snapshots, self.last = self.snapshots + 1, event.status
+                self.count, self.last = self.count + 1, event.status
                 self._changed.set()
                 self._changed = trio.Event()
 
-    async def snapshots_reached(self, count: int) -> None:
-        while self.snapshots < count:
+    async def reached(self, count: int) -> None:
+        while self.count < count:
             await self._changed.wait()
         await trio.lowlevel.checkpoint()
 

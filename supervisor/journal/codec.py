@@ -61,4 +61,5 @@ def _plain(_event: object, _field: object, value: _T) -> _T | str:
 
 
 def _dump(value: Mapping[str, object]) -> str:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    # In ASCII, so that no text that JSON can hold is one that the database, or UTF-8, cannot.
+    return json.dumps(value, separators=(",", ":"))

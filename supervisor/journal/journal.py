@@ -17,7 +17,7 @@ from supervisor.conversation.events import RecordedEvent
 from supervisor.conversation.ids import ConversationId
 from supervisor.conversation.lifecycle import Status
 from supervisor.conversation.record import ConversationRecord
-from supervisor.journal.changes import AlreadyExists, Change, JournalError
+from supervisor.journal.changes import Change, JournalError
 from supervisor.journal.store import KnownKey, RecordPage, Snapshot, Store, Written
 
 _T = TypeVar("_T")
@@ -47,7 +47,7 @@ def _nothing() -> None:
 class _Waiting:
     change: Change
     done: trio.Event = attrs.field(factory=trio.Event)
-    outcome: Written | AlreadyExists | JournalError | None = None
+    outcome: Written | Exception | None = None
 
 
 class Journal:
@@ -154,11 +154,15 @@ class Journal:
             waiting.outcome = outcome
             waiting.done.set()
 
-    def _attempt(self, changes: Sequence[Change]) -> Sequence[Written | AlreadyExists | JournalError]:
+    def _attempt(self, changes: Sequence[Change]) -> Sequence[Written | Exception]:
         try:
             return self._store.write(changes)
         except sqlite3.Error as error:
             return [JournalError(f"the journal cannot be written: {error}") for _ in changes]
+        except Exception as error:  # noqa: BLE001 - a change that cannot be written down harms nobody else's
+            if len(changes) == 1:
+                return [error]
+            return [outcome for change in changes for outcome in self._attempt([change])]
 
     def _tell(self, events: Sequence[RecordedEvent]) -> None:
         if events:

@@ -15,7 +15,7 @@ from supervisor.conversation.events import RecordedEvent
 from supervisor.conversation.ids import ConversationId
 from supervisor.conversation.lifecycle import Status
 from supervisor.conversation.record import ConversationRecord
-from supervisor.journal.changes import AlreadyExists, Change, Create, Delete, Note, Update
+from supervisor.journal.changes import AlreadyExists, Change, Create, Delete, Update
 from supervisor.journal.codec import decode_record, encode_event_data, encode_record, format_time, parse_time
 from supervisor.journal.schema import migrate
 
@@ -188,8 +188,8 @@ class Store:
             case Delete(conversation):
                 self._writer.execute("DELETE FROM conversations WHERE id = ?", (conversation,))
                 self._writer.execute("DELETE FROM idempotency_keys WHERE conversation = ?", (conversation,))
-            case Note():
-                pass
+            case _:
+                pass  # a note changes no record
         return Written(tuple(self._append(change, event.kind, encode_event_data(event)) for event in change.events))
 
     def _append(self, change: Change, kind: str, data: str) -> RecordedEvent:

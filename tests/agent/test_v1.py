@@ -192,7 +192,32 @@ async def test_v1_run_is_fine_when_it_runs_already(agent: StubAgent, driver: V1D
     """A conflict with a running agent is what was wanted."""
     agent.on(RUN, Reply(409))
     agent.on(GET, info("running"))
-    await driver.run(agent.session)
+    agent.sockets = [sending(full("running"))]
+    with trio.fail_after(SECONDS):
+        await driver.run(agent.session)
+    assert agent.lines == [RUN, GET]
+
+
+async def test_v1_run_takes_back_a_pause_that_waits_for_the_model(agent: StubAgent, driver: V1Driver) -> None:
+    """The server's disk says `running` until the model has answered: only a snapshot tells that a pause will follow."""
+    agent.on(RUN, Reply(409), Reply())
+    agent.on(GET, info("running"))
+    agent.sockets = [sending(full("paused"))]
+    with trio.fail_after(SECONDS):
+        await driver.run(agent.session)
+    assert agent.lines == [RUN, GET, RUN]
+
+
+async def test_v1_run_does_not_wait_for_a_running_tool(
+    agent: StubAgent, driver: V1Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a tool runs no snapshot comes; the server's disk is believed then."""
+    monkeypatch.setattr(v1_module, "_SNAPSHOT_SECONDS", 0.01)
+    agent.on(RUN, Reply(409))
+    agent.on(GET, info("running"))
+    agent.sockets = [sending()]
+    with trio.fail_after(SECONDS):
+        await driver.run(agent.session)
     assert agent.lines == [RUN, GET]
 
 

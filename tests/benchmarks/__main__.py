@@ -63,6 +63,7 @@ def measure(sizes: Sizes) -> Sequence[Finding]:
             findings += trio.run(_through_the_daemon, daemon, base_url, image, Path(scratch), sizes)
         with running_daemon(config, environ) as daemon:
             findings.append(trio.run(_start_up, daemon, image, sizes))
+        _progress("stalls and memory")
         crowd = sizes.crowds[-1]
         stall = _inside(environ, "stall", image, str(crowd)) * 1000
         findings.append(
@@ -82,8 +83,12 @@ async def _through_the_daemon(
     try:
         async with connect(UnixAddress(daemon.socket)) as client:
             sides = Sides(client, raw, base_url)
+            _progress("starts of one")
             findings = [await sides.one_start(sizes.rounds)]
-            findings += [await sides.many_starts(count, sizes.crowd_rounds) for count in sizes.crowds]
+            for count in sizes.crowds:
+                _progress(f"starts of {count} at once")
+                findings.append(await sides.many_starts(count, sizes.crowd_rounds))
+            _progress("pause and resume, deaths, round trips")
             findings += await sides.pause_and_resume(sizes.rounds)
             findings.append(await sides.news_of_a_death(sizes.rounds))
             await client.start("asked")
@@ -95,6 +100,7 @@ async def _through_the_daemon(
 
 
 async def _start_up(daemon: DaemonProcess, image: str, sizes: Sizes) -> Finding:
+    _progress("start-up")
     names = [f"up{number}" for number in range(sizes.running)]
     async with connect(UnixAddress(daemon.socket)) as client, trio.open_nursery() as nursery:
         for name in names:
@@ -107,6 +113,10 @@ async def _start_up(daemon: DaemonProcess, image: str, sizes: Sizes) -> Finding:
             nursery.start_soon(end, client, name)
     what = f"start-up with {sizes.recorded} recorded and {sizes.running} running"
     return Finding(what, f"{taken:.2f} s", "", taken, 2.0, "s")
+
+
+def _progress(what: str) -> None:
+    click.echo(f"measuring: {what} ...", err=True)
 
 
 def _record_stopped(path: Path, image: str, count: int) -> None:

@@ -57,8 +57,7 @@ class LlmStub:
         self._steps = steps
         self._command = command
         self._changed = threading.Condition()
-        self._gate = threading.Event()
-        self._gate.set()
+        self._held_from: int | None = None
         self._asked: list[int] = []
         self._replied: list[int] = []
 
@@ -72,13 +71,18 @@ class LlmStub:
         """The step of every call that was answered."""
         return tuple(self._replied)
 
-    def hold(self) -> None:
-        """Hold every reply from now on."""
-        self._gate.clear()
+    def hold(self, step: int = 0) -> None:
+        """Hold the replies of this step and of all after it; let those before it go."""
+        self._set_gate(step)
 
     def release(self) -> None:
         """Let the held replies go, and all that follow."""
-        self._gate.set()
+        self._set_gate(None)
+
+    def _set_gate(self, step: int | None) -> None:
+        with self._changed:
+            self._held_from = step
+            self._changed.notify_all()
 
     def wait_asked(self, count: int, seconds: float) -> None:
         """Wait in a thread until the stub was asked `count` times.
@@ -106,8 +110,8 @@ class LlmStub:
         with self._changed:
             self._asked.append(step)
             self._changed.notify_all()
-        self._gate.wait()
-        self._replied.append(step)
+            self._changed.wait_for(lambda: self._held_from is None or step < self._held_from)
+            self._replied.append(step)
         if step >= self._steps:
             return Reply(tool="finish", arguments={"message": "done"}, call=step)
         arguments = {"command": self._command(step), "security_risk": "LOW", "summary": f"step {step}"}

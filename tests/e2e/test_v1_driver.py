@@ -16,39 +16,17 @@ from supervisor.conversation.errors import AgentRefused
 from supervisor.conversation.ids import ConversationId
 from supervisor.conversation.record import ExecutionStatus
 from supervisor.sandbox.port import Endpoint
-from tests.e2e.image import PORT, ensure_agent_image
+from tests.e2e.image import PORT
 from tests.e2e.llm_stub import API_KEY, STEPS_FILE, LlmStub, bridge_gateway, serve_llm
-from tests.engine_host import running_engine
 
 SECONDS = 180
 BOOTS = 5
 
 
-@pytest.fixture(scope="module")
-def engine_url() -> Iterator[str]:
-    """The engine that this machine has, or one of our own."""
-    with running_engine() as base_url:
-        yield base_url
-
-
-@pytest.fixture(scope="module")
-def engine(engine_url: str) -> Iterator[APIClient]:
-    """A client of that engine."""
-    api = APIClient(engine_url, version="auto", timeout=60)
-    yield api
-    api.close()
-
-
-@pytest.fixture(scope="module")
-def image(engine_url: str) -> str:
-    """The agent's image, built if this engine does not have it yet."""
-    return ensure_agent_image(engine_url)
-
-
 @pytest.fixture
-def machine(engine: APIClient, image: str) -> Iterator["Machine"]:
+def machine(engine: APIClient, agent_image: str) -> Iterator["Machine"]:
     """A workspace, and a way to boot the conversation's agent servers over it."""
-    machine = Machine(engine, image)
+    machine = Machine(engine, agent_image)
     yield machine
     machine.remove()
 
@@ -220,6 +198,33 @@ async def test_v1_driver_pause_waits_for_the_answer_of_the_model_and_its_step(
             await driver.run(session)
             await expect(told, ExecutionStatus.FINISHED)
         assert await machine.steps() == ["step-0", "step-1", "step-2"]
+
+
+async def test_v1_driver_takes_back_a_pause_that_its_caller_gave_up(
+    engine: APIClient, machine: Machine, driver: V1Driver
+) -> None:
+    """A pause that was left while the model thinks comes about nevertheless: a run waits for that, and goes on then."""
+    with trio.fail_after(SECONDS), model(engine, 2) as llm:
+        session = await machine.boot(driver)
+        llm.hold()
+        await driver.begin(session, llm.request_body(), go_on=False)
+        await asked(llm, 1)
+        async with following(driver, session) as told:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_cancel_when_paused, nursery.cancel_scope, told)
+                await driver.pause(session)
+            with trio.move_on_after(2) as patience:
+                await driver.run(session)
+            assert patience.cancelled_caught
+            llm.release()
+            await driver.run(session)
+            await expect(told, ExecutionStatus.FINISHED)
+        assert await machine.steps() == ["step-0", "step-1"]
+
+
+async def _cancel_when_paused(scope: trio.CancelScope, told: trio.MemoryReceiveChannel[ExecutionStatus]) -> None:
+    await expect(told, ExecutionStatus.PAUSED)
+    scope.cancel()
 
 
 async def test_v1_driver_goes_on_in_a_new_container_over_the_same_workspace(

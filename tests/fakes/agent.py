@@ -62,11 +62,11 @@ class FakeAgent:
     async def wait_ready(self, session: AgentSession) -> None:
         """As the port says."""
         await self._answer("wait_ready")
-        await trio.sleep(self.boot_time - 0.05)
+        await trio.sleep(self.boot_time)
         while True:
-            await trio.sleep(0.05)
             if self.runs(session.conversation):
                 return
+            await trio.sleep(0.25)
 
     async def probe(self, session: AgentSession) -> None:
         """As the port says."""

@@ -63,6 +63,7 @@ class FakeEngine:
         self._up.set()
         self._down = trio.Event()
         self._gates: dict[str, trio.Event] = {}
+        self._full_lanes: set[str] = set()
         self._failures: dict[str, list[Exception]] = {}
         self._observers: list[EngineObserver] = []
         self.deaf = False
@@ -79,6 +80,10 @@ class FakeEngine:
         """Let calls of this name wait until the gate opens."""
         self._gates[call] = trio.Event()
 
+    def fill_lane(self, call: str) -> None:
+        """Let calls of this name wait for a free lane for ever: as long as they wait they can be cancelled."""
+        self._full_lanes.add(call)
+
     def open_gate(self, call: str) -> None:
         """Let the calls that wait, and all later ones, through."""
         self._gates.pop(call).set()
@@ -89,13 +94,15 @@ class FakeEngine:
 
     def go_down(self) -> None:
         """Stop answering; sandboxes live on."""
-        self._up = trio.Event()
-        self._down.set()
+        if self._up.is_set():
+            self._up = trio.Event()
+            self._down.set()
 
     def come_up(self) -> None:
         """Answer again."""
-        self._down = trio.Event()
-        self._up.set()
+        if not self._up.is_set():
+            self._down = trio.Event()
+            self._up.set()
 
     def die(self, name: str, exit_code: int = 1, *, oom: bool = False) -> None:
         """End a sandbox from inside."""
@@ -244,7 +251,8 @@ class FakeEngine:
         ]
 
     async def watch(self, observer: EngineObserver) -> None:
-        """As the port says."""
+        """As the port says, but for a bug that `fail_next` puts into it."""
+        await self._answer("watch", up=False)
         while True:
             if not self._up.is_set():
                 observer.engine_lost("the fake engine is down")
@@ -256,13 +264,15 @@ class FakeEngine:
             finally:
                 self._observers.remove(observer)
 
-    async def _answer(self, call: str) -> None:
+    async def _answer(self, call: str, *, up: bool = True) -> None:
         """Take the time that a call takes; what comes after it is what the engine does, whoever still waits."""
         self.calls[call] += 1
         self.before(call)
         await trio.lowlevel.checkpoint()
+        if call in self._full_lanes:
+            await trio.sleep_forever()
         await self._take_time(call)
-        if not self._up.is_set():
+        if up and not self._up.is_set():
             raise EngineUnavailable("the fake engine is down")
         if self._failures.get(call):
             raise self._failures[call].pop(0)

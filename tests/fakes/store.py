@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 
 from supervisor.journal.changes import AlreadyExists, Change
@@ -16,6 +17,13 @@ class FaultyStore(Store):
         self.full = False
         self.refused = 0
         self.written: Callable[[], None] = lambda: None
+
+    def prune_keys(self, before: datetime) -> None:
+        """As the store does, or not at all."""
+        if self.full:
+            self.refused += 1
+            raise sqlite3.OperationalError("database or disk is full")
+        super().prune_keys(before)
 
     def write(self, batch: Sequence[Change]) -> list[Written | AlreadyExists]:
         """As the store does, or not at all."""

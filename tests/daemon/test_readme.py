@@ -1,0 +1,116 @@
+"""The README, tried out: each of its commands and examples does what it says."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import docker
+import pytest
+import trio
+
+from supervisor.config import parse_config
+from supervisor.control.client import ControlClient
+from tests.daemon_process import DaemonProcess
+
+ROOT: Final = Path(__file__).parents[2]
+PATIENCE: Final = 300.0
+
+
+def blocks(language: str) -> list[str]:
+    """The README's code blocks in a language."""
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
+def run(command: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of the README where its reader would."""
+    return subprocess.run(
+        command.split(),
+        check=False,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        env=os.environ | environ,
+    )
+
+
+def everything(raw: docker.APIClient) -> tuple[set[str], ...]:
+    """All containers, images and volumes of the engine."""
+    return (
+        {row["Id"] for row in raw.containers(all=True)},
+        {row["Id"] for row in raw.images(all=True)},
+        {row["Name"] for row in raw.volumes()["Volumes"] or ()},
+    )
+
+
+def test_the_readme_has_no_command_that_is_not_tried() -> None:
+    """Each command of the README is one of those below; `make test` is what runs this."""
+    commands = {line for block in blocks("sh") for line in block.splitlines()}
+    assert commands == {
+        "make demo",
+        "make test",
+        "make serve",
+        ".venv/bin/conversationctl info",
+        ".venv/bin/conversationd check-config --config config/conversationd.toml",
+    }
+
+
+def test_make_demo_walks_a_conversation_and_leaves_nothing(engine_url: str, raw: docker.APIClient) -> None:
+    """It ends with 0, having shown every step that the README shows, and the engine has what it had before."""
+    before = everything(raw)
+    done = run("make demo", DOCKER_HOST=engine_url)
+    assert done.returncode == 0, done.stderr
+    (shown,) = blocks("console")
+    steps = re.compile(r"^(?:# .*|\$ conversationctl .*)$", re.MULTILINE)
+    assert steps.findall(done.stdout) == steps.findall(shown)
+    assert "RUNNING -> STARTING (exited)" in done.stdout
+    assert everything(raw) == before
+
+
+def test_make_serve_runs_a_daemon_that_conversationctl_finds(daemon: DaemonProcess, engine_url: str) -> None:
+    """It serves in the foreground with the config of the environment, and ends well when it is told to."""
+    daemon.stop()
+    environ = {"CONVERSATIOND_CONFIG": str(daemon.config), "DOCKER_HOST": engine_url}
+    command = ["make", "serve"]
+    with subprocess.Popen(command, cwd=ROOT, env=os.environ | environ, stderr=subprocess.PIPE, text=True) as serving:
+        assert serving.stderr is not None
+        ready = next(line for line in serving.stderr if "daemon.ready" in line)
+        told = run(".venv/bin/conversationctl info", CONVERSATIOND_ADDRESS=f"unix:{daemon.socket}")
+        assert told.returncode == 0, told.stderr
+        os.kill(json.loads(ready)["pid"], 15)
+        assert serving.wait(PATIENCE) == 0
+
+
+def test_check_config_accepts_the_shipped_config() -> None:
+    """The command of the README says that the config is good."""
+    done = run(".venv/bin/conversationd check-config --config config/conversationd.toml")
+    assert (done.returncode, done.stdout) == (0, "The config is good.\n")
+
+
+def test_the_example_config_is_good() -> None:
+    """The small config of the README can be read."""
+    (example,) = blocks("toml")
+    assert parse_config(example.encode(), Path("README.md")).capacity.max_running == 20
+
+
+async def test_the_example_requests_are_answered(client: ControlClient) -> None:
+    """Each line of JSON is a request that the daemon carries out."""
+    await trio.lowlevel.checkpoint()
+    (example,) = blocks("json")
+    for line in example.splitlines():
+        request = json.loads(line)
+        assert request["jsonrpc"] == "2.0"
+        assert await client.call(request["method"], request["params"]) is not None
+
+
+@pytest.mark.usefixtures("client")
+async def test_the_example_program_runs(daemon: DaemonProcess) -> None:
+    """The Python example starts a conversation and follows it until it runs."""
+    (example,) = blocks("python")
+    program = example.replace("/run/conversationd/control.sock", str(daemon.socket))
+    done = await trio.run_process([sys.executable, "-c", program], capture_stdout=True, cwd=ROOT)
+    assert "'to': 'RUNNING'" in done.stdout.decode()
