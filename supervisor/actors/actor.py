@@ -16,7 +16,8 @@ import trio
 from supervisor.actors import effects
 from supervisor.actors.activity import Activity
 from supervisor.actors.attend import attend
-from supervisor.actors.boot import Boot, Booted, BootFailed, log_tail, scheduled, told
+from supervisor.actors.boot import Boot, log_tail, scheduled, told
+from supervisor.actors.booting import BootOrder, OrderedBoot, limit
 from supervisor.actors.context import ActorContext, session_of
 from supervisor.actors.findings import (
     AsExpected,
@@ -37,11 +38,9 @@ from supervisor.actors.mailbox import (
     Look,
     Mailbox,
     Message,
-    Reply,
     Unhealthy,
 )
 from supervisor.conversation.errors import (
-    CommandTimeout,
     Conflict,
     ConversationdError,
     EngineUnavailable,
@@ -49,31 +48,11 @@ from supervisor.conversation.errors import (
     NotFound,
     SandboxFailed,
 )
-from supervisor.conversation.events import CommandEnded, Event, ExecutionChanged, HealthChanged, StatusChanged
+from supervisor.conversation.events import CommandEnded, ExecutionChanged, HealthChanged, StatusChanged
 from supervisor.conversation.lifecycle import Act, Action, AnswerAsIs, Command, Refuse, Status, decide
-from supervisor.conversation.record import ExecutionStatus, FailureCode, Intent, Observed
+from supervisor.conversation.record import ExecutionStatus, Intent, Observed
 from supervisor.conversation.restart import Cause, GiveUp, decide_restart
 from supervisor.sandbox.port import SandboxState, SandboxView
-
-
-@attrs.frozen(eq=False)
-class BootOrder:
-    """Who waits for a boot, and for how long it may take (None: the config says).
-
-    One that no command asked for waits for an engine that does not answer for as long as it takes.
-    """
-
-    command: Command | None = None
-    reply: Reply[Answer] = attrs.field(factory=Reply)
-    within: float | None = None
-
-    def done(self) -> tuple[Event, ...]:
-        """What is told of the command when it has been carried out."""
-        return () if self.command is None else (CommandEnded(self.command, "done"),)
-
-    def failed(self, error: ConversationdError) -> tuple[Event, ...]:
-        """What is told of the command when it has failed."""
-        return () if self.command is None else (CommandEnded(self.command, "failed", error.code, error.message),)
 
 
 class ConversationActor:
@@ -483,74 +462,15 @@ class ConversationActor:
     def _start_boot(self, order: BootOrder) -> None:
         self._order = order
         self._boot = Boot(self._keeper, self._context)
-        self._boot.waits_for_engine = order.command is None
-        self._start(Activity(partial(self._boot_until_settled, self._boot, order)))
+        self._start(
+            Activity(partial(self._carry_out_boot, OrderedBoot(self._keeper, self._context, self._boot, order)))
+        )
 
-    async def _boot_until_settled(self, boot: Boot, order: BootOrder) -> None:
-        await trio.lowlevel.checkpoint()
-        try:
-            while not await self._boot_once(boot, order):
-                pass
-        except ConversationdError as error:
-            order.reply.fail(error)
-        else:
-            order.reply.answer(Answer(self._keeper.record, acted=True))
+    async def _carry_out_boot(self, ordered: OrderedBoot) -> None:
+        self._view = await ordered.run()
         self._activity = None
         self._boot = None
         self._mailbox.hint(BootEnded())
-
-    async def _boot_once(self, boot: Boot, order: BootOrder) -> bool:
-        """Boot within the deadline. False says to go on: nobody waits, and the engine is what we wait for."""
-        await trio.lowlevel.checkpoint()
-        within = limit(order.within, self._context.settings().timeouts.start)
-        failed: BootFailed | None = None
-        with trio.move_on_after(within) as patience:
-            if order.within is None:
-                boot.patience = patience
-            await trio.lowlevel.checkpoint()
-            try:
-                await self._commit_running(await boot.run(), order)
-            except BootFailed as failure:
-                failed = failure
-            else:
-                return True
-        if failed is not None:
-            await self._end_failed_boot(failed, order)
-            raise failed.error
-        if order.command is None and not self._context.engine_answers(self._keeper.record.spec.provider):
-            return False
-        error = CommandTimeout(
-            f"the conversation did not start within {within:g} s (phase {self._keeper.record.phase})"
-        )
-        await self._discard_sandbox()
-        await effects.fail(self._keeper, FailureCode.START_TIMEOUT, error, *order.failed(error))
-        raise error
-
-    async def _commit_running(self, booted: Booted, order: BootOrder) -> None:
-        self._view = booted.view
-        record = effects.running(self._keeper.record, booted.view, booted.execution)
-        await self._keeper.move(record, StatusChanged(Status.STARTING, Status.RUNNING, "ready"), *order.done())
-
-    async def _end_failed_boot(self, failed: BootFailed, order: BootOrder) -> None:
-        reference = self._keeper.record.sandbox
-        if reference is not None:
-            try:
-                await self._context.provider(self._keeper.record).kill(reference.name)
-            except EngineUnavailable as error:
-                self._keeper.log.warning("boot.sandbox_not_ended", error=str(error))
-        await effects.fail(self._keeper, failed.failure, failed.error, *order.failed(failed.error))
-
-    async def _discard_sandbox(self) -> None:
-        """Remove the half-made sandbox; one that an unreachable engine keeps is swept when it answers."""
-        await trio.lowlevel.checkpoint()
-        reference = self._keeper.record.sandbox
-        if reference is None:
-            return
-        try:
-            await self._context.provider(self._keeper.record).remove(reference.name)
-        except EngineUnavailable as error:
-            self._keeper.log.warning("boot.sandbox_not_removed", error=str(error))
-        await self._keeper.save(attrs.evolve(self._keeper.record, sandbox=None, intent=None))
 
 
 # What may be done once an end was begun: to bring it to its end, or to go beyond it.
@@ -561,11 +481,6 @@ _FINISHED_BY: Final[Mapping[Intent | None, AbstractSet[Action]]] = {
 }
 _RUN_WITHIN: Final = 10.0
 _COLD_PAUSE: Final = "the paused sandbox has ended: its memory is lost, its files are kept, and resume boots it again"
-
-
-def limit(within: float | None, most: float) -> float:
-    """A command's deadline in seconds: the request's, capped by the config's."""
-    return most if within is None else min(within, most)
 
 
 def refusal(command: Command, status: Status, hint: str | None) -> InvalidTransition:

@@ -6,7 +6,8 @@ from typing import Final
 
 import trio
 
-from supervisor.actors.actor import BootOrder, ConversationActor
+from supervisor.actors.actor import ConversationActor
+from supervisor.actors.booting import BootOrder
 from supervisor.actors.context import ActorContext
 from supervisor.actors.effects import fail
 from supervisor.actors.keeper import RecordKeeper

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import trio
 
-from supervisor.actors.actor import BootOrder
+from supervisor.actors.booting import BootOrder
 from supervisor.actors.clock import Clock
 from supervisor.actors.context import ActorContext
 from supervisor.actors.handle import ConversationHandle

@@ -15,7 +15,8 @@ import structlog
 import trio
 
 from supervisor import __version__
-from supervisor.actors.actor import BootOrder, refusal
+from supervisor.actors.actor import refusal
+from supervisor.actors.booting import BootOrder
 from supervisor.actors.bus import Bus
 from supervisor.actors.clock import Clock
 from supervisor.actors.context import ActorContext
