@@ -48,7 +48,7 @@ from supervisor.conversation.errors import (
     NotFound,
     SandboxFailed,
 )
-from supervisor.conversation.events import CommandEnded, ExecutionChanged, HealthChanged, StatusChanged
+from supervisor.conversation.events import CommandEnded, HealthChanged, StatusChanged
 from supervisor.conversation.lifecycle import Act, Action, AnswerAsIs, Command, Refuse, Status, decide
 from supervisor.conversation.record import ExecutionStatus, Intent, Observed
 from supervisor.conversation.restart import Cause, GiveUp, decide_restart
@@ -436,7 +436,7 @@ class ConversationActor:
         record = self._keeper.record
         if record.status is Status.RUNNING and record.execution_status is not status:
             changed = attrs.evolve(record, execution_status=status, last_active_at=self._keeper.now())
-            await self._keeper.save(changed, ExecutionChanged(record.execution_status, status))
+            await self._keeper.save(changed)
 
     # The activity that belongs to the status.
 

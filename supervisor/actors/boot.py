@@ -199,7 +199,7 @@ class Boot:
     async def _hand_over(self, view: SandboxView) -> Booted:
         record = self._keeper.record
         await self._enter(Phase.AGENT)
-        go_on = record.execution_status is ExecutionStatus.RUNNING or record.run_on_resume
+        go_on = was_at_work(record)
         session = session_of(record, view)
         accepted: ExecutionStatus | None = None
 
@@ -324,6 +324,16 @@ class Boot:
     async def _tell_progress(self, progress: PullProgress) -> None:
         self._start_over()
         await self._keeper.note(Progress(Phase.IMAGE, progress.current, progress.total))
+
+
+def was_at_work(record: ConversationRecord) -> bool:
+    """Whether the agent has to go on by itself once its server is there again.
+
+    After a restart of ours that is also so when it was last seen idle: it may have been about to begin.
+    """
+    if record.run_on_resume or record.execution_status is ExecutionStatus.RUNNING:
+        return True
+    return record.restarts > 0 and record.execution_status is ExecutionStatus.IDLE
 
 
 def scheduled(record: ConversationRecord, restart: Restart) -> ConversationRecord:

@@ -1,4 +1,7 @@
-"""The keeper of one conversation's record: every change is legal, durable, and announced, in this order."""
+"""The keeper of one conversation's record: every change is legal, durable, and announced, in this order.
+
+A change of `execution_status`, whoever made it, is announced as an event of its own.
+"""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -7,7 +10,7 @@ import attrs
 import structlog
 
 from supervisor.actors.clock import Clock
-from supervisor.conversation.events import Event, StatusChanged
+from supervisor.conversation.events import Event, ExecutionChanged, StatusChanged
 from supervisor.conversation.lifecycle import Status, is_legal
 from supervisor.conversation.record import ConversationRecord
 from supervisor.journal.changes import Delete, Note, Update
@@ -84,6 +87,8 @@ class RecordKeeper:
             self.record = record
 
     async def _commit(self, record: ConversationRecord, events: tuple[Event, ...]) -> None:
+        if record.execution_status is not self.record.execution_status:
+            events = (*events, ExecutionChanged(self.record.execution_status, record.execution_status))
         record = attrs.evolve(record, updated_at=self.now())
         await self._journal.commit(Update(record, events))
         self.record = record

@@ -107,13 +107,15 @@ class V1Driver:
         status = _understood(
             parse_conversation, await call(self._client, session, "POST", "/api/conversations", body)
         ).status
-        if not go_on or not await self._was_interrupted(session, status):
+        if not go_on or not await self._was_interrupted(session, status, request):
             return status
         await self.run(session)
         return await self._status_of_new_run(session)
 
-    async def _was_interrupted(self, session: AgentSession, status: ExecutionStatus | None) -> bool:
-        if status is ExecutionStatus.IDLE:
+    async def _was_interrupted(
+        self, session: AgentSession, status: ExecutionStatus | None, request: JsonObject
+    ) -> bool:
+        if status is ExecutionStatus.IDLE and _asks_to_run(request):
             # It is idle for a moment between the first message and its run, too, and nobody else would start that.
             answer = await call(self._client, session, "GET", f"{_path(session)}/events/search?{_LAST_MESSAGE}")
             return _understood(parse_message_page, answer).ends_with_user
@@ -254,6 +256,12 @@ async def _tell_events(events: EventsSocket, teller: _Teller) -> None:
         event = await events.next_event()
         if event is not None:
             teller.tell(event.status)
+
+
+def _asks_to_run(request: JsonObject) -> bool:
+    """Whether the caller wants the first message worked on, and not only put there."""
+    message = request.get("initial_message")
+    return isinstance(message, Mapping) and message.get("run") is True
 
 
 def _path(session: AgentSession) -> str:

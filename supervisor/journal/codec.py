@@ -8,7 +8,7 @@ from typing import TypeVar
 import attrs
 from cattrs import Converter
 
-from supervisor.conversation.events import Event, StatusChanged
+from supervisor.conversation.events import Event, ExecutionChanged, StatusChanged
 from supervisor.conversation.json import JsonObject
 from supervisor.conversation.record import ConversationRecord
 
@@ -49,10 +49,9 @@ def decode_record(text: str) -> ConversationRecord:
 def encode_event_data(event: Event) -> str:
     """An event's fields as the protocol sends them: absent ones left out, `before` called `from`."""
     fields = attrs.asdict(event, filter=lambda _, value: value is not None, value_serializer=_plain)
-    if isinstance(event, StatusChanged):
-        fields = {"from": event.before, **{name: value for name, value in fields.items() if name != "before"}}
-    elif "before" in fields:
-        fields["from"] = fields.pop("before")
+    if isinstance(event, StatusChanged | ExecutionChanged):
+        fields.pop("before", None)
+        fields = {"from": event.before, "to": event.to, **fields}
     return _dump(fields)
 
 

@@ -229,6 +229,7 @@ async def test_execution_status_is_followed(tmp_path: Path, autojump_clock: Mock
             world.agent.does(C1, doing)
             await world.until(lambda record, doing=doing: record.execution_status is doing)  # type: ignore[misc]  # bound at once
         assert await world.told("execution") == [
+            {"from": None, "to": "running"},
             {"from": "running", "to": "waiting_for_confirmation"},
             {"from": "waiting_for_confirmation", "to": "finished"},
         ]

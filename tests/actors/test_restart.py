@@ -283,3 +283,19 @@ async def test_unhealthy_report_of_an_earlier_life_is_ignored(tmp_path: Path, au
             await world.stop(force=True)
         await world.supervisor.restart(C1, None, force=False)
         assert world.record().incarnation == 2
+
+
+@pytest.mark.parametrize(("doing", "goes_on"), [(ExecutionStatus.IDLE, 1), (ExecutionStatus.FINISHED, 0)])
+async def test_a_sandbox_that_dies_before_its_agent_was_seen_at_work_goes_on(
+    tmp_path: Path, autojump_clock: MockClock, doing: ExecutionStatus, goes_on: int
+) -> None:
+    """An agent that was idle may have been about to begin, so it is told to go on; one that had finished is not."""
+    async with open_world(tmp_path) as world:
+        record = await world.start()
+        world.agent.does(C1, doing)
+        await world.until(lambda record: record.execution_status is doing)
+        assert record.sandbox is not None
+        world.engine.die(record.sandbox.name)
+        await world.until_status(Status.STARTING)
+        await world.until_status(Status.RUNNING)
+        assert world.agent.conversations[C1].told_to_go_on == goes_on

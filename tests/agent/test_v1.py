@@ -158,16 +158,18 @@ async def test_v1_begin_leaves_an_agent_alone_that_was_not_interrupted(
     assert agent.lines == [START]
 
 
-@pytest.mark.parametrize(("source", "runs"), [("user", 1), ("agent", 0)])
+@pytest.mark.parametrize(
+    ("source", "run", "runs"), [("user", True, 1), ("agent", True, 0), ("user", False, 0), ("user", None, 0)]
+)
 async def test_v1_begin_starts_an_idle_agent_whose_user_waits(
-    agent: StubAgent, driver: V1Driver, source: str, runs: int
+    agent: StubAgent, driver: V1Driver, source: str, run: bool | None, runs: int
 ) -> None:
     """A server killed between the first message and its run left an idle agent that nobody else would start."""
     agent.on(START, info("idle"))
     agent.on(LAST_MESSAGE, Reply(body=json.dumps({"items": [{"source": source}]}).encode()))
     agent.on(RUN, Reply())
     agent.on(GET, info("running"))
-    await driver.begin(agent.session, {}, go_on=True)
+    await driver.begin(agent.session, {"initial_message": {"run": run}}, go_on=True)
     assert agent.lines.count(RUN) == runs
 
 
