@@ -23,16 +23,16 @@ _ELF_INTERPRETER: Final = 3
 
 @contextmanager
 def tiny_image(
-    base_url: str, programs: Mapping[str, bytes] = MappingProxyType({}), command: str = "sh"
+    base_url: str, programs: Mapping[str, bytes] = MappingProxyType({}), command: str | None = None
 ) -> Iterator[str]:
     """Import the image under a name of its own; it is removed at the end.
 
-    `programs` are scripts that it has in `/bin` besides, `command` is what it runs by default.
+    `programs` are scripts that it has in `/bin` besides, `command` is what it runs by default, if anything.
     """
     name = f"{REPOSITORY}:{uuid.uuid4().hex[:12]}"
     repository, _, tag = name.rpartition(":")
     with closing(docker.APIClient(base_url=base_url, version="auto")) as client:
-        changes = [f'CMD ["{command}"]']
+        changes = [] if command is None else [f'CMD ["{command}"]']
         client.import_image_from_data(tiny_filesystem(programs), repository=repository, tag=tag, changes=changes)
         try:
             yield name

@@ -66,12 +66,15 @@ def serve(outer_path: Path | None, path: Path | None) -> None:
     chosen = path or outer_path
     config = _read(chosen)
     configure_logging(config.log.level, config.log.format, sys.stderr)
+    code = ExitCode.OK
+    # The exit stands outside: what `except*` raises is wrapped into a group.
     try:
         trio.run(serve_daemon, config, lambda: load_config(chosen, os.environ), os.environ)
     except* (StateDirError, NewerSchemaError) as group:
-        _end(group, ExitCode.CANNOT_CREATE)
+        code = _explain(group, ExitCode.CANNOT_CREATE)
     except* (CannotListen, UnsafeToken) as group:
-        _end(group, ExitCode.UNAVAILABLE)
+        code = _explain(group, ExitCode.UNAVAILABLE)
+    sys.exit(code)
 
 
 @main.command("check-config", epilog="Example: conversationd check-config --config ./conversationd.toml")
@@ -91,13 +94,13 @@ def _read(path: Path | None) -> Config:
         sys.exit(ExitCode.CONFIG)
 
 
-def _end(group: BaseExceptionGroup[Exception], code: ExitCode) -> None:
-    """Say in one line why the daemon cannot run, and leave."""
+def _explain(group: BaseExceptionGroup[Exception], code: ExitCode) -> ExitCode:
+    """Say in one line why the daemon cannot run."""
     cause: BaseException = group
     while isinstance(cause, BaseExceptionGroup):
         cause = cause.exceptions[0]
     structlog.get_logger().error("daemon.cannot_run", error=str(cause), exit_code=code.value)
-    sys.exit(code)
+    return code
 
 
 if __name__ == "__main__":
