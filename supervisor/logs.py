@@ -1,8 +1,8 @@
 """Logs: one event with fields for each line, JSON for machines, colours for people.
 
-Every line carries what its task has bound by `structlog.contextvars` (an actor binds conversation and incarnation; Trio
-tasks inherit it). Other libraries' warnings come through the same way. Secrets are dropped by the name of their field,
-and a line that cannot be written, or not even rendered, is no error of whoever logged it.
+Every line carries what its task has bound by `structlog.contextvars`: a conversation's tasks, and what they start, its
+id. Other libraries' warnings come through the same way. Secrets are dropped by the name of their field, and a line that
+cannot be written, or not even rendered, is no error of whoever logged it.
 """
 
 import json

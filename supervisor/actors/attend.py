@@ -25,6 +25,7 @@ async def attend(
     report: Callable[[Unhealthy | ExecutionReport], None],
 ) -> None:
     """Probe and follow until cancelled; after an `Unhealthy` report only the following goes on."""
+    structlog.contextvars.bind_contextvars(incarnation=record.incarnation)
     driver, session = context.driver(record), session_of(record, view)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_follow, driver, session, report)

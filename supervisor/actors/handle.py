@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
+import structlog
 import trio
 
 from supervisor.actors.actor import ConversationActor
@@ -75,6 +76,7 @@ class ConversationHandle:
 
     async def supervise(self) -> None:
         """Run the actor; replace one that raises over the same record, mailbox and sandbox, until one finishes."""
+        structlog.contextvars.bind_contextvars(conversation=self.record.id)
         await trio.lowlevel.checkpoint()
         try:
             while not self._actor.finished:

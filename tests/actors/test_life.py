@@ -5,11 +5,13 @@ from pathlib import Path
 
 import attrs
 import pytest
+import structlog
 import trio
+from structlog.testing import capture_logs
 from trio.testing import MockClock
 
 from supervisor.control.service import StartRequest
-from supervisor.conversation.errors import InvalidTransition, NotFound
+from supervisor.conversation.errors import AgentRefused, InvalidTransition, NotFound
 from supervisor.conversation.lifecycle import Command, Status
 from supervisor.conversation.record import ExecutionStatus, FailureCode, Intent, Observed
 from supervisor.conversation.restart import RestartMode, RestartPolicy
@@ -364,3 +366,14 @@ async def test_record_names_its_intent_before_the_engine_is_asked(tmp_path: Path
         await world.supervisor.delete(C1)
         assert (seen["launch"], seen["stop"]) == (Intent.CREATE, Intent.STOP)
         assert (seen["remove"], seen["remove_workspace"]) == (Intent.ARCHIVE, Intent.DELETE)
+
+
+async def test_every_line_of_a_conversation_names_it(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Also what is logged without knowing of the conversation, beside its actor, carries its id and incarnation."""
+    with capture_logs(processors=[structlog.contextvars.merge_contextvars]) as lines:
+        async with open_world(tmp_path) as world:
+            world.agent.fail_next("follow", AgentRefused("the fake agent will not be followed", 404, ""))
+            await world.start()
+            await trio.sleep(1)
+    told = [(line["conversation"], line["incarnation"]) for line in lines if line["event"] == "agent.not_followed"]
+    assert told == [(C1, 1)]
