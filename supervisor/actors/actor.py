@@ -232,7 +232,7 @@ class ConversationActor:
     async def _resume(self, within: float) -> None:
         self._boot = Boot(self._keeper, self._context)
         try:
-            self._view = await effects.resume(self._keeper, self._context, self._boot, within)
+            self._view = await effects.resume(self._keeper, self._context, self._boot, self._view, within)
         finally:
             self._boot = None
 

@@ -57,7 +57,9 @@ async def pause(keeper: RecordKeeper, context: ActorContext, view: SandboxView, 
     raise error
 
 
-async def resume(keeper: RecordKeeper, context: ActorContext, boot: Boot, within: float) -> SandboxView:
+async def resume(
+    keeper: RecordKeeper, context: ActorContext, boot: Boot, seen: SandboxView | None, within: float
+) -> SandboxView:
     """Thaw the sandbox and let the agent go on; a cold one is booted again over its workspace.
 
     Raises:
@@ -67,7 +69,7 @@ async def resume(keeper: RecordKeeper, context: ActorContext, boot: Boot, within
     with trio.move_on_after(within):
         await trio.lowlevel.checkpoint()
         try:
-            view, execution = await _thaw_or_boot(keeper, context, boot)
+            view, execution = await _thaw_or_boot(keeper, context, boot, seen)
             change = StatusChanged(Status.PAUSED, Status.RUNNING, "resume")
             await keeper.move(running(keeper.record, view, execution), change)
         except BootFailed as failure:
@@ -200,16 +202,14 @@ async def _try_to_undo(keeper: RecordKeeper, undo: Callable[[], Awaitable[None]]
 
 
 async def _thaw_or_boot(
-    keeper: RecordKeeper, context: ActorContext, boot: Boot
+    keeper: RecordKeeper, context: ActorContext, boot: Boot, seen: SandboxView | None
 ) -> tuple[SandboxView, ExecutionStatus | None]:
     record = keeper.record
-    provider, driver = context.provider(record), context.driver(record)
-    view = await provider.inspect(record.sandbox.name) if record.sandbox else None
-    # A phase in the record: an earlier resume began to boot it and did not get to the end.
-    if view is None or view.state not in (SandboxState.PAUSED, SandboxState.RUNNING) or record.phase is not None:
+    driver = context.driver(record)
+    view = await _thaw(record, context, seen)
+    if view is None:
         booted = await boot.run()
         return booted.view, booted.execution
-    await provider.unpause(view.name)
     session = session_of(record, view)
     try:
         await boot.while_alive(view, lambda: driver.wait_ready(session))
@@ -220,6 +220,28 @@ async def _thaw_or_boot(
         await driver.run(session)
         return view, ExecutionStatus.RUNNING
     return view, record.execution_status
+
+
+async def _thaw(record: ConversationRecord, context: ActorContext, seen: SandboxView | None) -> SandboxView | None:
+    """Thaw what was last seen, or is looked at now; None says that there is nothing to thaw."""
+    await trio.lowlevel.checkpoint()
+    provider = context.provider(record)
+    view = seen
+    if view is None and record.sandbox is not None:
+        view = await provider.inspect(record.sandbox.name)
+    # A phase in the record: an earlier resume began to boot it and did not get to the end.
+    if view is None or record.phase is not None:
+        return None
+    try:
+        await provider.unpause(view.name)
+    except SandboxFailed as failure:
+        refused = failure
+    else:
+        return view
+    now = await provider.inspect(view.name)
+    if now is not None and now.state in (SandboxState.PAUSED, SandboxState.RUNNING):
+        raise refused
+    return None
 
 
 async def _interrupt(keeper: RecordKeeper, context: ActorContext, view: SandboxView | None) -> None:

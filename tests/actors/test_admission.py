@@ -138,7 +138,7 @@ async def test_limit_of_an_hour_ago_is_forgotten(tmp_path: Path, autojump_clock:
         await world.start()
         await world.supervisor.pause(C1, None)
         await trio.sleep(1)
-        world.engine.fail_next("inspect", EngineUnavailable("not now"))
+        world.engine.fail_next("unpause", EngineUnavailable("not now"))
         with pytest.raises(EngineUnavailable):
             await world.supervisor.resume(C1, None)
         assert (await world.start(C2)).status is Status.RUNNING
