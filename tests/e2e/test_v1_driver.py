@@ -18,6 +18,7 @@ from supervisor.conversation.record import ExecutionStatus
 from supervisor.sandbox.port import Endpoint
 from tests.e2e.image import PORT
 from tests.e2e.llm_stub import API_KEY, STEPS_FILE, LlmStub, bridge_gateway, serve_llm
+from tests.e2e.work import read_steps
 
 SECONDS = 180
 BOOTS = 5
@@ -78,10 +79,7 @@ class Machine:
 
     async def steps(self) -> list[str]:
         """The lines that the agent has written so far."""
-        command = ["sh", "-c", f"cat /workspace/{STEPS_FILE} 2>/dev/null"]
-        started = await trio.to_thread.run_sync(self._engine.exec_create, self.name, command)
-        output = await trio.to_thread.run_sync(self._engine.exec_start, started["Id"])
-        return bytes(output).decode().split()
+        return await trio.to_thread.run_sync(read_steps, self._engine, self.name)
 
     def _start(self, driver: V1Driver) -> AgentSession:
         host_config = self._engine.create_host_config(

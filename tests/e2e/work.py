@@ -77,10 +77,7 @@ class Work:
     async def steps(self) -> list[str]:
         """The lines that the agent has written so far; frozen and ended sandboxes can be looked at, too."""
         container = await self.container()
-        with suppress(NotFound):
-            chunks, _ = self._raw.get_archive(container["Id"], f"/workspace/{STEPS_FILE}")
-            return lines_of(b"".join(chunks))
-        return []
+        return read_steps(self._raw, container["Id"])
 
     async def written(self, step: int) -> None:
         """Wait until the agent has written the line of a step."""
@@ -118,6 +115,14 @@ class Work:
         with trio.move_on_after(_FROZEN_SECONDS) as waiting:
             await self._http.get(f"{sandbox.url}/health")
         return waiting.cancelled_caught and (await self.container())["State"]["Paused"] is True
+
+
+def read_steps(raw: APIClient, container: str) -> list[str]:
+    """The lines that the agent of a container has written so far, read without running anything inside."""
+    with suppress(NotFound):
+        chunks, _ = raw.get_archive(container, f"/workspace/{STEPS_FILE}")
+        return lines_of(b"".join(chunks))
+    return []
 
 
 def lines_of(archive: bytes) -> list[str]:
