@@ -34,8 +34,12 @@ class Endings:
     _oom_killed: set[str] = attrs.field(factory=set)
     _sigkilled: set[str] = attrs.field(factory=set)
 
-    def hear(self, event: EngineJson, now: float) -> ConversationId | None:
-        """Take in an event; answers with the conversation whose sandbox should be looked at, if any."""
+    def hear(self, event: EngineJson, now: float, wall: float) -> ConversationId | None:
+        """Take in an event; answers with the conversation whose sandbox should be looked at, if any.
+
+        `wall` is the wall clock's time now, in seconds. It shows that an event is repeated and old: such
+        a death says nothing about a container that may be gone since.
+        """
         actor = event["Actor"]
         name, action = actor["Attributes"].get("name", ""), event["Action"].partition(":")[0]
         ownership = self.names.read_ownership(name, actor["Attributes"])
@@ -43,13 +47,13 @@ class Endings:
             ownership = self.names.read_ownership(actor["Attributes"]["oldName"].removeprefix("/"), actor["Attributes"])
         if ownership is None:
             return None
-        self._note(name, action, actor, now)
+        self._note(name, action, actor, now - max(0.0, wall - event.get("timeNano", 0) / 1e9))
         return ownership.conversation if action in CHANGES else None
 
     def recall(self, name: str, now: float) -> SandboxView | None:
         """The sandbox as it ended, if that was a moment ago."""
-        heard_at, view = self._ended.get(name, (now - FRESH, None))
-        return view if now - heard_at < FRESH else None
+        ended_at, view = self._ended.get(name, (now - FRESH, None))
+        return view if now - ended_at < FRESH else None
 
     def forget(self, name: str) -> None:
         """It is about to change."""
@@ -61,26 +65,26 @@ class Endings:
         self._oom_killed.clear()
         self._sigkilled.clear()
 
-    def _note(self, name: str, action: str, actor: EngineJson, now: float) -> None:
+    def _note(self, name: str, action: str, actor: EngineJson, at: float) -> None:
         container = actor["ID"]
         if action == "oom":
             self._oom_killed.add(container)
         elif action == "kill" and actor["Attributes"].get("signal") in _SIGKILL:
             self._sigkilled.add(container)
         elif action == "die":
-            self._note_end(name, actor, now)
+            self._note_end(name, actor, at)
         elif action in ("start", "destroy", "rename"):
             self.forget(name)
             self._forget_causes(container)
 
-    def _note_end(self, name: str, actor: EngineJson, now: float) -> None:
+    def _note_end(self, name: str, actor: EngineJson, at: float) -> None:
         container, exit_code = actor["ID"], int(actor["Attributes"].get("exitCode", _KILLED))
         oom = container in self._oom_killed
         # Killed by nobody we know: the kernel's word that it was out of memory may still be on its way to the engine.
         if exit_code != _KILLED or oom or container in self._sigkilled:
             image = actor["Attributes"].get("image", "")
             view = SandboxView(container, name, image, SandboxState.EXITED, exit_code=exit_code, oom_killed=oom)
-            self._ended[name] = (now, view)
+            self._ended[name] = (at, view)
         self._forget_causes(container)
 
     def _forget_causes(self, container: str) -> None:

@@ -84,7 +84,7 @@ class EngineWatch:
             now = trio.current_time()
             self._silence.deadline = now + self.pulse.every
             for event in messages.feed(chunk):
-                conversation = self.endings.hear(event, now)
+                conversation = self.endings.hear(event, now, time.time())
                 if conversation is not None:
                     self.observer.sandbox_changed(conversation)
 
