@@ -74,7 +74,7 @@ async def ensure_image(
     if not _REFERENCE.fullmatch(spec.image) or ".." in spec.image:
         raise ImageUnavailable(f"{spec.image!r} is not the name of an image")
     if spec.pull is not PullPolicy.ALWAYS:
-        if await looks.call(read_limit(), lambda client: _is_present(client, spec.image)):
+        if await looks.look(lambda client: _is_present(client, spec.image)):
             return
         if spec.pull is PullPolicy.NEVER:
             raise ImageUnavailable(f"the image {spec.image} is not on the host, and may not be pulled")

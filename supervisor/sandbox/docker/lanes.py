@@ -10,7 +10,7 @@ import trio
 
 from supervisor.conversation.errors import Busy, EngineUnavailable
 from supervisor.sandbox.docker.client import EngineClient
-from supervisor.sandbox.docker.limits import TimeLimit, current_limit
+from supervisor.sandbox.docker.limits import TimeLimit, current_limit, read_limit
 from supervisor.sandbox.docker.translation import ENGINE_ERRORS, speaks_another_version, translate, words_of
 
 T = TypeVar("T")
@@ -50,6 +50,16 @@ class Lane:
             ConversationdError: what `translate` makes of docker-py's errors, or what the function itself raises.
         """
         return await trio.to_thread.run_sync(self.run, limit, function, abandon_on_cancel=False, limiter=self.slots)
+
+    async def look(self, function: Callable[[EngineClient], T]) -> T:
+        """Run a call that changes nothing: whoever is cancelled leaves at once, and the thread ends by itself.
+
+        Raises:
+            ConversationdError: as for `call`.
+        """
+        return await trio.to_thread.run_sync(
+            self.run, read_limit(), function, abandon_on_cancel=True, limiter=self.slots
+        )
 
     @asynccontextmanager
     async def slot(self) -> AsyncGenerator[None]:

@@ -84,7 +84,7 @@ class DockerProvider:
 
     async def engine(self) -> EngineInfo:
         """Ask the engine who it is; see the port."""
-        return await self._control.call(read_limit(), _engine_info)
+        return await self._control.look(_engine_info)
 
     async def ensure_image(
         self, spec: SandboxSpec, progress: Callable[[PullProgress], Awaitable[None]], stall: float
@@ -103,7 +103,7 @@ class DockerProvider:
         if ended is not None:
             await trio.lowlevel.checkpoint()
             return ended
-        return await self._control.call(read_limit(), partial(self._containers.inspect, name=name))
+        return await self._control.look(partial(self._containers.inspect, name=name))
 
     async def pause(self, name: str) -> None:
         """Freeze it; see the port."""
@@ -162,14 +162,14 @@ class DockerProvider:
 
     async def list_owned(self) -> Sequence[OwnedSandbox]:
         """Every sandbox of this daemon; see the port."""
-        return await self._control.call(read_limit(), self._containers.list_owned)
+        return await self._control.look(self._containers.list_owned)
 
     async def watch(self, observer: EngineObserver) -> None:
         """Tell the observer what happens, for ever; see the port."""
         await EngineWatch(self._watch, self._containers, self._endings, observer).run()
 
     async def _find(self, name: str) -> str | None:
-        return await self._control.call(read_limit(), partial(self._containers.find, name=name))
+        return await self._control.look(partial(self._containers.find, name=name))
 
 
 def _engine_info(client: EngineClient) -> EngineInfo:
