@@ -36,6 +36,7 @@ from supervisor.conversation.restart import Cause, GiveUp, Restart, decide_resta
 from supervisor.sandbox.port import PullProgress, SandboxState, SandboxView
 
 LOG_TAIL: Final = 20
+_LOOK_AFTER: Final = 0.02
 _ENGINE_RETRY_FIRST: Final = 0.1
 _ENGINE_RETRY_MOST: Final = 5.0
 _AGENT_RETRY: Final = 0.25
@@ -255,6 +256,8 @@ class Boot:
     async def _await_death(self, name: str) -> Died:
         while True:
             await self._poked.wait()
+            # Most hints are of what we did ourselves: work that is done by then is spared a look.
+            await trio.sleep(_LOOK_AFTER)
             self._poked = trio.Event()
             try:
                 view = await self._provider.inspect(name)

@@ -1,7 +1,8 @@
 """What the commands do to a sandbox and its agent: each effect with its deadline and its way out.
 
-Every function takes the keeper of the record that it changes. What it raises as `ConversationdError` is the answer to
-the command; the actor looks at the sandbox afterwards, so that nothing half done stays so.
+Every function takes the keeper of the record that it changes, and what else is told when it is done. What it raises as
+`ConversationdError` is the answer to the command; the actor looks at the sandbox afterwards, so that nothing half done
+stays so.
 """
 
 from collections.abc import Awaitable, Callable
@@ -31,7 +32,7 @@ _INTERRUPT_WITHIN: Final = 5.0
 FORCE_WITHIN: Final = 30.0
 
 
-async def pause(keeper: RecordKeeper, context: ActorContext, view: SandboxView, within: float) -> None:
+async def pause(keeper: RecordKeeper, context: ActorContext, view: SandboxView, within: float, *told: Event) -> None:
     """Ask the agent to pause, then freeze the sandbox; undone if that takes longer than `within` seconds.
 
     Raises:
@@ -46,9 +47,8 @@ async def pause(keeper: RecordKeeper, context: ActorContext, view: SandboxView, 
         try:
             was_running = await driver.pause(session)
             await context.provider(record).pause(view.name)
-            await keeper.move(
-                _paused(record, was_running=was_running), StatusChanged(record.status, Status.PAUSED, "pause")
-            )
+            paused = _paused(record, was_running=was_running)
+            await keeper.move(paused, StatusChanged(record.status, Status.PAUSED, "pause"), *told)
         except ConversationdError as failure:
             error = failure
         else:
@@ -58,7 +58,7 @@ async def pause(keeper: RecordKeeper, context: ActorContext, view: SandboxView, 
 
 
 async def resume(
-    keeper: RecordKeeper, context: ActorContext, boot: Boot, seen: SandboxView | None, within: float
+    keeper: RecordKeeper, context: ActorContext, boot: Boot, seen: SandboxView | None, within: float, *told: Event
 ) -> SandboxView:
     """Thaw the sandbox and let the agent go on; a cold one is booted again over its workspace.
 
@@ -71,7 +71,7 @@ async def resume(
         try:
             view, execution = await _thaw_or_boot(keeper, context, boot, seen)
             change = StatusChanged(Status.PAUSED, Status.RUNNING, "resume")
-            await keeper.move(running(keeper.record, view, execution), change)
+            await keeper.move(running(keeper.record, view, execution), change, *told)
         except BootFailed as failure:
             failed = failure
         else:
@@ -86,7 +86,9 @@ async def resume(
     raise error
 
 
-async def stop(keeper: RecordKeeper, context: ActorContext, within: float, view: SandboxView | None) -> None:
+async def stop(
+    keeper: RecordKeeper, context: ActorContext, within: float, view: SandboxView | None, *told: Event
+) -> None:
     """End the sandbox: the agent is interrupted, then SIGTERM, the grace period, SIGKILL, and removal by force.
 
     Raises:
@@ -100,13 +102,13 @@ async def stop(keeper: RecordKeeper, context: ActorContext, within: float, view:
             grace = min(context.settings().timeouts.grace, within)
             try:
                 await context.provider(keeper.record).stop(reference.name, grace)
-                return await _stopped(keeper, "stop")
+                return await _stopped(keeper, *told)
             except EngineUnavailable as error:
                 keeper.log.warning("stop.escalates", error=str(error))
-    return await force_stop(keeper, context)
+    return await force_stop(keeper, context, *told)
 
 
-async def force_stop(keeper: RecordKeeper, context: ActorContext) -> None:
+async def force_stop(keeper: RecordKeeper, context: ActorContext, *told: Event) -> None:
     """End the sandbox by SIGKILL and, if that is not enough, by forced removal.
 
     Raises:
@@ -120,10 +122,10 @@ async def force_stop(keeper: RecordKeeper, context: ActorContext) -> None:
             await _kill_or_remove(keeper.record, context, reference.name)
         if scope.cancelled_caught:
             raise EngineUnavailable(f"the engine did not end sandbox {reference.name} in {FORCE_WITHIN:g} s: {_LATER}")
-    await _stopped(keeper, "stop")
+    await _stopped(keeper, *told)
 
 
-async def archive(keeper: RecordKeeper, context: ActorContext, within: float) -> None:
+async def archive(keeper: RecordKeeper, context: ActorContext, within: float, *told: Event) -> None:
     """Remove the sandbox; where the config wants it, export the workspace first and then remove that, too.
 
     Raises:
@@ -138,7 +140,7 @@ async def archive(keeper: RecordKeeper, context: ActorContext, within: float) ->
         if exported:
             await provider.remove_workspace(record.id)
         archived = attrs.evolve(keeper.record, status=Status.ARCHIVED, intent=None, sandbox=None)
-        return await keeper.move(archived, StatusChanged(Status.STOPPED, Status.ARCHIVED, "archive"))
+        return await keeper.move(archived, StatusChanged(Status.STOPPED, Status.ARCHIVED, "archive"), *told)
     raise CommandTimeout(f"the conversation could not be archived within {within:g} s; try again with a longer timeout")
 
 
@@ -271,7 +273,7 @@ async def _kill_or_remove(record: ConversationRecord, context: ActorContext, nam
         raise EngineUnavailable(f"{error.message}: {_LATER}") from error
 
 
-async def _stopped(keeper: RecordKeeper, reason: str) -> None:
+async def _stopped(keeper: RecordKeeper, *told: Event) -> None:
     record = attrs.evolve(
         keeper.record,
         status=Status.STOPPED,
@@ -283,7 +285,7 @@ async def _stopped(keeper: RecordKeeper, reason: str) -> None:
         next_restart_at=None,
         error=None,
     )
-    await keeper.move(record, StatusChanged(keeper.record.status, Status.STOPPED, reason))
+    await keeper.move(record, StatusChanged(keeper.record.status, Status.STOPPED, "stop"), *told)
 
 
 async def _export(record: ConversationRecord, context: ActorContext) -> bool:

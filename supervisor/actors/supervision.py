@@ -17,10 +17,11 @@ import trio
 from supervisor.actors.bus import Bus
 from supervisor.actors.clock import Clock
 from supervisor.actors.context import ActorContext
+from supervisor.actors.creations import KEYS_LIVE, Creations
 from supervisor.actors.engines import EngineSight
 from supervisor.actors.registry import Registry
 from supervisor.actors.settings import ActorSettings
-from supervisor.actors.supervisor import KEYS_LIVE, Supervisor
+from supervisor.actors.supervisor import Supervisor
 from supervisor.agent.port import AgentDriver
 from supervisor.journal.changes import JournalError
 from supervisor.journal.journal import Journal, Offload, in_thread
@@ -93,13 +94,20 @@ async def _bring_up(parts: Parts, journal: Journal, bus: Bus, nursery: trio.Nurs
         nursery.start_soon(engine.run, name=f"engine {name}")
     await _await_first_words(engines)
     await _adopt_all(registry, journal)
+    creations = Creations(journal, parts.clock)
+    await creations.load_keys()
     supervisor = Supervisor(
-        registry=registry, journal=journal, bus=bus, clock=parts.clock, context=context, engines=engines
+        registry=registry,
+        journal=journal,
+        bus=bus,
+        clock=parts.clock,
+        context=context,
+        engines=engines,
+        creations=creations,
     )
-    await supervisor.load_keys()
     for engine in engines.values():
         await engine.first_sweep(registry)
-    nursery.start_soon(_prune, journal, supervisor, parts, name="pruner")
+    nursery.start_soon(_prune, journal, creations, parts, name="pruner")
     return Supervision(supervisor, registry, journal, engines)
 
 
@@ -118,10 +126,10 @@ async def _adopt_all(registry: Registry, journal: Journal) -> None:
     _log.info("conversations.adopted", count=len(handles))
 
 
-async def _prune(journal: Journal, supervisor: Supervisor, parts: Parts) -> None:
+async def _prune(journal: Journal, creations: Creations, parts: Parts) -> None:
     while True:
         now = parts.clock.now()
-        supervisor.forget_keys(now - KEYS_LIVE)
+        creations.forget_keys(now - KEYS_LIVE)
         before = now - timedelta(seconds=parts.retention) if parts.retention else None
         try:
             await journal.prune(before, now - KEYS_LIVE)

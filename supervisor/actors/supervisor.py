@@ -8,7 +8,6 @@ import os
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
@@ -18,8 +17,10 @@ from supervisor import __version__
 from supervisor.actors.actor import refusal
 from supervisor.actors.booting import BootOrder
 from supervisor.actors.bus import Bus
+from supervisor.actors.capacity import CapacityGate
 from supervisor.actors.clock import Clock
 from supervisor.actors.context import ActorContext
+from supervisor.actors.creations import Creations
 from supervisor.actors.engines import EngineSight
 from supervisor.actors.handle import ConversationHandle
 from supervisor.actors.mailbox import Answer, CommandMessage, Reply
@@ -27,7 +28,6 @@ from supervisor.actors.registry import Registry
 from supervisor.actors.subscription import subscribe
 from supervisor.control.service import (
     AgentAccess,
-    Capacity,
     ConversationPage,
     DaemonInfo,
     EngineStatus,
@@ -36,7 +36,6 @@ from supervisor.control.service import (
     Subscription,
 )
 from supervisor.conversation.errors import (
-    CapacityExceeded,
     ConversationdError,
     EngineUnavailable,
     Forbidden,
@@ -50,13 +49,8 @@ from supervisor.conversation.record import ConversationRecord
 from supervisor.conversation.spec import SandboxSpec, resolve_spec
 from supervisor.journal.changes import AlreadyExists, Create
 from supervisor.journal.journal import Journal
-from supervisor.journal.store import KnownKey
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
-
-KEYS_LIVE: Final = timedelta(hours=24)
-_RETRY_AFTER: Final = 5.0
-_ACTIVE: Final = (Status.STARTING, Status.RUNNING)
 
 
 class Supervisor:
@@ -71,6 +65,7 @@ class Supervisor:
         clock: Clock,
         context: ActorContext,
         engines: Mapping[str, EngineSight],
+        creations: Creations,
     ) -> None:
         self._registry = registry
         self._journal = journal
@@ -78,22 +73,13 @@ class Supervisor:
         self._clock = clock
         self._context = context
         self._engines = engines
-        self._keys: dict[str, KnownKey] = {}
-        self._creating: dict[ConversationId, trio.Event] = {}
-        self._waking: list[tuple[ConversationHandle, CommandMessage]] = []
+        self._creations = creations
+        self._capacity = CapacityGate(registry, lambda: context.settings().capacity, creations.__len__)
         self._started_at = clock.now()
         self._started = trio.current_time()
         self._closing = False
         self._under_way = 0
         self._settled = trio.Event()
-
-    async def load_keys(self) -> None:
-        """Remember the idempotency keys of before the daemon's start."""
-        self._keys = {known.key: known for known in await self._journal.keys()}
-
-    def forget_keys(self, before: datetime) -> None:
-        """Forget the idempotency keys that are older than a time."""
-        self._keys = {key: known for key, known in self._keys.items() if known.at >= before}
 
     def close(self) -> None:
         """Take no command from now on."""
@@ -138,7 +124,7 @@ class Supervisor:
                 engine.info.version if engine.info else None,
                 engine.info.api_version if engine.info else None,
             ),
-            capacity=self._capacity(),
+            capacity=self._capacity.measure(),
             seq=self._journal.last_seq,
         )
 
@@ -207,7 +193,7 @@ class Supervisor:
         """Start a conversation, or answer with the one that is there as the life cycle says."""
         self._require_open()
         conversation = request.id or new_conversation_id()
-        known = await self._started_before(request.idempotency_key, conversation)
+        known = await self._creations.made_before(request.idempotency_key, conversation)
         if known is not None:
             return known
         if self._registry.find(conversation) is not None:
@@ -251,17 +237,15 @@ class Supervisor:
             return await self._command_without_actor(message, await self.get(conversation))
         wakes = message.command in _WAKING and isinstance(decide(message.command, handle.record.status), Act)
         if wakes:
-            self._require_capacity()
+            self._capacity.require()
         handle.send(message)
         if wakes:
-            self._waking.append((handle, message))
+            self._capacity.wake(handle, message)
         return await self._await(message.reply)
 
     async def _created(self, conversation: ConversationId) -> ConversationHandle | None:
         """The handle of a conversation that is being created, once it is: it must never get a second one."""
-        await trio.lowlevel.checkpoint()
-        while conversation in self._creating:
-            await self._creating[conversation].wait()
+        await self._creations.settled(conversation)
         return self._registry.find(conversation)
 
     async def _await(self, reply: Reply[Answer]) -> Answer:
@@ -288,66 +272,18 @@ class Supervisor:
             raise refusal(message.command, record.status, verdict.hint)
         return Answer(record, acted=False)
 
-    async def _started_before(self, key: str | None, conversation: ConversationId) -> ConversationRecord | None:
-        """What a start with this key has made. With None, nothing stands between now and making the conversation."""
-        while True:
-            await trio.lowlevel.checkpoint()
-            known = self._keys.get(key) if key is not None else None
-            if known is not None and self._clock.now() - known.at > KEYS_LIVE:
-                known = None
-            creating = self._creating.get(conversation if known is None else known.conversation)
-            if creating is not None:
-                await creating.wait()
-            elif known is None:
-                return None
-            else:
-                record = await self._made_with(known)
-                if record is not None:
-                    return record
-
-    async def _made_with(self, known: KnownKey) -> ConversationRecord | None:
-        """The conversation that a key made. If it was deleted since, the key goes, too, whoever has the id now."""
-        await trio.lowlevel.checkpoint()
-        try:
-            record = await self.get(known.conversation)
-        except NotFound:
-            record = None
-        if record is not None and record.created_at == known.at:
-            return record
-        self._keys.pop(known.key, None)
-        return None
-
     async def _create(self, conversation: ConversationId, request: StartRequest) -> ConversationRecord:
-        spec = self._admit(request)
-        record = self._new_record(conversation, spec, request)
-        created = trio.Event()
-        self._creating[conversation] = created
-        key = request.idempotency_key
-        if key is not None:
-            self._keys[key] = KnownKey(key, conversation, record.created_at)
-        try:
-            handle, reply = await self._commit_new(record, request)
-        except AlreadyExists:
-            return (
-                await self._command_without_actor(CommandMessage(Command.START), await self.get(conversation))
-            ).record
-        finally:
-            del self._creating[conversation]
-            created.set()
-        return (await self._await(reply)).record if request.wait else handle.record
-
-    async def _commit_new(
-        self, record: ConversationRecord, request: StartRequest
-    ) -> tuple[ConversationHandle, Reply[Answer]]:
+        record = self._new_record(conversation, self._admit(request), request)
+        order = BootOrder(Command.START, within=request.timeout)
         born = (Created(record.agent, record.spec.image), StatusChanged(None, Status.STARTING, "start"))
         try:
-            await self._journal.commit(Create(record, born, request.idempotency_key))
-        except BaseException:
-            self._keys.pop(request.idempotency_key or "", None)
-            raise
-        reply: Reply[Answer] = Reply()
-        order = BootOrder(Command.START, reply, request.timeout)
-        return self._registry.take_up(record, order), reply
+            with self._creations.making(record, request.idempotency_key):
+                await self._journal.commit(Create(record, born, request.idempotency_key))
+                handle = self._registry.take_up(record, order)
+        except AlreadyExists:
+            message = CommandMessage(Command.START)
+            return (await self._command_without_actor(message, await self.get(conversation))).record
+        return (await self._await(order.reply)).record if request.wait else handle.record
 
     def _admit(self, request: StartRequest) -> SandboxSpec:
         settings = self._context.settings()
@@ -359,7 +295,7 @@ class Supervisor:
             raise Forbidden(
                 f"there is no sandbox provider {spec.provider!r}; there are {sorted(self._engines)}", "spec.provider"
             )
-        self._require_capacity()
+        self._capacity.require()
         if not self._engines[spec.provider].answers:
             raise EngineUnavailable(f"the {spec.provider} engine does not answer: is it running, and may we use it?")
         return spec
@@ -382,31 +318,6 @@ class Supervisor:
     def _require_open(self) -> None:
         if self._closing:
             raise ShuttingDown("the daemon is ending: ask again when it is back")
-
-    def _require_capacity(self) -> None:
-        capacity = self._capacity()
-        for name, now, most in (
-            ("max_running", capacity.running, capacity.max_running),
-            ("max_starting", capacity.starting, capacity.max_starting),
-        ):
-            if most and now >= most:
-                raise CapacityExceeded(
-                    f"{now} conversations are active, which is all that [capacity] {name} allows: "
-                    "stop or pause one, or ask again later",
-                    _RETRY_AFTER,
-                )
-
-    def _capacity(self) -> Capacity:
-        """What is active, and what was let in and is on its way to be."""
-        census, limits = self._registry.census, self._context.settings().capacity
-        self._waking = [(handle, message) for handle, message in self._waking if not message.reply.is_given]
-        waking = {handle for handle, _ in self._waking if handle.record.status not in _ACTIVE}
-        return Capacity(
-            running=sum(census[status] for status in _ACTIVE) + len(self._creating) + len(waking),
-            starting=census[Status.STARTING] + len(self._creating),
-            max_running=limits.max_running,
-            max_starting=limits.max_starting,
-        )
 
 
 _WAKING: Final = (Command.START, Command.RESUME, Command.RESTART)
