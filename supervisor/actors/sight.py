@@ -136,7 +136,6 @@ class SandboxSight:
         """A sandbox that should run has died: schedule its restart, or give up."""
         self._occupation.cancel()  # it ends while the death is recorded
         record, settings = self._keeper.record, self._context.settings()
-        self._keeper.log.warning("sandbox.died", cause=died.cause, exit_code=died.exit_code, oom=died.oom_killed)
         decision = decide_restart(
             settings.restart, record.restart_history, died.cause, self._keeper.now(), self._context.random.random()
         )
@@ -144,6 +143,7 @@ class SandboxSight:
             tail = await log_tail(self._context.provider(record).logs, record)
             error = SandboxFailed(f"{died.message}; {decision.reason}", died.exit_code, died.oom_killed, tail)
             await effects.fail(self._keeper, failure_of(died), error)
+            self._log_death(died)
             await self._occupation.end()
             return
         await self._keeper.move(
@@ -151,5 +151,9 @@ class SandboxSight:
             StatusChanged(record.status, Status.STARTING, died.cause, died.exit_code, died.oom_killed, died.message),
             told(record, died, decision),
         )
+        self._log_death(died)
         await self._occupation.end()
         self._occupation.boot(BootOrder())
+
+    def _log_death(self, died: Died) -> None:
+        self._keeper.log.warning("sandbox.died", cause=died.cause, exit_code=died.exit_code, oom=died.oom_killed)

@@ -1,9 +1,12 @@
 """What is measured from inside, in a process of its own: stalls of the event loop, and the memory of an idle actor.
 
-`python -m tests.benchmarks.inside stall IMAGE COUNT` and `... memory COUNT` print one number.
+`python -m tests.benchmarks.inside memory COUNT` prints one number, `... stall IMAGE COUNT` two: our loop's stall and,
+at the same time, that of a loop in another process that does nothing at all (`... beat`). What both suffer is the
+host's: the engine keeps its cores busy.
 """
 
 import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -11,6 +14,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
+from typing import Self
 
 import attrs
 import trio
@@ -56,8 +60,8 @@ async def _supervision(store: Store, spec: SandboxSpec, provider: SandboxProvide
         yield supervision
 
 
-async def loop_stall(base_url: str, spec: SandboxSpec, directory: Path, count: int) -> float:
-    """How many seconds late the loop wakes a task at the worst, while many sandboxes start at once."""
+async def loop_stall(base_url: str, spec: SandboxSpec, directory: Path, count: int) -> tuple[float, float]:
+    """How many seconds late a loop wakes a task at the worst, while many sandboxes start: ours, and a bare one."""
     store = Store(directory / "stall.db")
     lateness: list[float] = []
     async with (
@@ -65,13 +69,15 @@ async def loop_stall(base_url: str, spec: SandboxSpec, directory: Path, count: i
         _supervision(store, spec, provider) as supervision,
         trio.open_nursery() as nursery,
     ):
-        nursery.start_soon(_beat, lateness)
-        await _start_all(supervision, count)
+        with _BareLoop() as bare:
+            nursery.start_soon(_beat, lateness)
+            await _start_all(supervision, count)
+            theirs = bare.worst()
         nursery.cancel_scope.cancel()
         with trio.CancelScope(shield=True):
             await _end_all(supervision, count)
     store.close()
-    return max(lateness)
+    return max(lateness), theirs
 
 
 async def memory_of_idle_actors(spec: SandboxSpec, directory: Path, count: int) -> float:
@@ -84,6 +90,36 @@ async def memory_of_idle_actors(spec: SandboxSpec, directory: Path, count: int) 
         grown = (_resident() - before) / count
     store.close()
     return grown
+
+
+class _BareLoop:
+    """A Trio loop in a process of its own in which one task sleeps, and nothing else happens."""
+
+    def __enter__(self) -> Self:
+        command = [sys.executable, "-m", "tests.benchmarks.inside", "beat"]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "beating\n"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def worst(self) -> float:
+        """End it; how many seconds late it was at the worst."""
+        return float(self._process.communicate()[0])
+
+
+async def bare_loop() -> float:
+    """Sleep until our standard input ends; how many seconds late we were at the worst."""
+    lateness: list[float] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_beat, lateness)
+        print("beating", flush=True)  # noqa: T201 - for the process that started us
+        await trio.lowlevel.wait_readable(sys.stdin)
+        nursery.cancel_scope.cancel()
+    return max(lateness)
 
 
 async def _beat(lateness: list[float]) -> None:
@@ -115,7 +151,7 @@ def _resident() -> int:
     return pages * resource.getpagesize()
 
 
-def _measure_stall(image: str, count: str) -> float:
+def _measure_stall(image: str, count: str) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as directory:
         base_url = find_engine() or ""
         return trio.run(loop_stall, base_url, serving_spec(image), Path(directory), int(count))
@@ -130,5 +166,10 @@ def _measure_memory(count: str) -> float:
 if __name__ == "__main__":
     sys.setswitchinterval(SWITCH_INTERVAL)
     configure_logging(LogLevel.ERROR, LogFormat.JSON, sys.stderr)
-    what, *arguments = sys.argv[1:]
-    print(_measure_stall(*arguments) if what == "stall" else _measure_memory(*arguments))  # noqa: T201 - the answer
+    match sys.argv[1:]:
+        case ["stall", image, count]:
+            print(*_measure_stall(image, count))  # noqa: T201 - the answer
+        case ["memory", count]:
+            print(_measure_memory(count))  # noqa: T201 - the answer
+        case _:
+            print(trio.run(bare_loop))  # noqa: T201 - the answer

@@ -31,10 +31,13 @@ class Finding:
 
 
 def seconds(samples: Sequence[float]) -> str:
-    """A median of seconds with its spread, in milliseconds."""
-    middle = statistics.median(samples) * 1000
-    low, high = min(samples) * 1000, max(samples) * 1000
-    return f"{middle:.1f} ms ({low:.1f} to {high:.1f})"
+    """The same of seconds."""
+    return milliseconds([sample * 1000 for sample in samples])
+
+
+def milliseconds(samples: Sequence[float]) -> str:
+    """A median of milliseconds with its spread."""
+    return f"{statistics.median(samples):.1f} ms ({min(samples):.1f} to {max(samples):.1f})"
 
 
 def ratio_of(what: str, ours: Sequence[float], theirs: Sequence[float], goal: float) -> Finding:
