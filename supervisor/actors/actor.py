@@ -17,6 +17,7 @@ from supervisor.actors.booting import BootOrder, limit
 from supervisor.actors.context import ActorContext
 from supervisor.actors.keeper import RecordKeeper
 from supervisor.actors.mailbox import (
+    AgentRunsOn,
     Answer,
     BootEnded,
     CommandMessage,
@@ -59,7 +60,7 @@ class ConversationActor:
         self._keeper = keeper
         self._mailbox = mailbox
         self._context = context
-        self._occupation = Occupation(keeper, context, mailbox.hint, first_boot or BootOrder())
+        self._occupation = Occupation(keeper, context, mailbox, first_boot or BootOrder())
         self._sight = SandboxSight(keeper, context, self._occupation)
         self._acting: trio.CancelScope | None = None
         self._command: CommandMessage | None = None
@@ -115,6 +116,8 @@ class ConversationActor:
                 await self._was_preempted(self._occupation.attend)
             case Unhealthy():
                 await self._was_preempted(partial(self._end_unhealthy, message))
+            case AgentRunsOn():
+                await self._keeper.save(attrs.evolve(self._keeper.record, run_on_resume=False))
             case _:
                 await self._note_execution(message.status)
 

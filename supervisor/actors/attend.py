@@ -7,7 +7,7 @@ import structlog
 import trio
 
 from supervisor.actors.context import ActorContext, session_of
-from supervisor.actors.mailbox import ExecutionReport, Unhealthy
+from supervisor.actors.mailbox import AgentRunsOn, ExecutionReport, Report, Unhealthy
 from supervisor.agent.port import AgentDriver, AgentSession
 from supervisor.conversation.errors import ConversationdError
 from supervisor.conversation.record import ConversationRecord
@@ -16,19 +16,25 @@ from supervisor.sandbox.port import SandboxView
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 _FOLLOW_AGAIN_AFTER: Final = 5.0
+_RUN_AGAIN_AFTER: Final = 1.0
 
 
 async def attend(
     record: ConversationRecord,
     view: SandboxView,
     context: ActorContext,
-    report: Callable[[Unhealthy | ExecutionReport], None],
+    report: Callable[[Report], None],
 ) -> None:
-    """Probe and follow until cancelled; after an `Unhealthy` report only the following goes on."""
+    """Probe and follow until cancelled; after an `Unhealthy` report only the following goes on.
+
+    An agent that a pause has stopped which was not carried through is told to go on until it does.
+    """
     structlog.contextvars.bind_contextvars(incarnation=record.incarnation)
     driver, session = context.driver(record), session_of(record, view)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_follow, driver, session, report)
+        if record.run_on_resume:
+            nursery.start_soon(_run_on, driver, session, report)
         if session.published is not None:
             nursery.start_soon(_probe, driver, session, context, record.incarnation, report)
 
@@ -38,7 +44,7 @@ async def _probe(
     session: AgentSession,
     context: ActorContext,
     incarnation: int,
-    report: Callable[[Unhealthy], None],
+    report: Callable[[Report], None],
 ) -> None:
     failures, last = 0, ""
     # The first probe comes at a random moment, so that the probes of many conversations spread out.
@@ -65,7 +71,19 @@ async def _problem_of(driver: AgentDriver, session: AgentSession, limit: float) 
     return f"no answer within {limit:g} s"
 
 
-async def _follow(driver: AgentDriver, session: AgentSession, report: Callable[[ExecutionReport], None]) -> None:
+async def _run_on(driver: AgentDriver, session: AgentSession, report: Callable[[Report], None]) -> None:
+    while True:
+        try:
+            await driver.run(session)
+        except ConversationdError as error:
+            _log.warning("agent.does_not_run_on", error=str(error))
+            await trio.sleep(_RUN_AGAIN_AFTER)
+        else:
+            report(AgentRunsOn())
+            return
+
+
+async def _follow(driver: AgentDriver, session: AgentSession, report: Callable[[Report], None]) -> None:
     while True:
         try:
             await driver.follow(session, lambda status: report(ExecutionReport(status)))

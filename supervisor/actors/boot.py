@@ -135,7 +135,7 @@ class Boot:
             PhaseChanged(Phase.BOOT, self._keeper.record.incarnation),
         )
         session = session_of(self._keeper.record, view)
-        await self._phase(Phase.BOOT, view, lambda: self._insist(lambda: self._driver.wait_ready(session)))
+        await self._phase(Phase.BOOT, view, lambda: self.insist(lambda: self._driver.wait_ready(session)))
         return await self._hand_over(view)
 
     async def _running_sandbox(self) -> SandboxView | None:
@@ -208,10 +208,10 @@ class Boot:
             nonlocal accepted
             accepted = await self._driver.begin(session, record.request, go_on=go_on)
 
-        await self._phase(Phase.AGENT, view, lambda: self._insist(begin))
+        await self._phase(Phase.AGENT, view, lambda: self.insist(begin))
         return Booted(view, accepted)
 
-    async def _insist(self, ask: Callable[[], Awaitable[None]]) -> None:
+    async def insist(self, ask: Callable[[], Awaitable[None]]) -> None:
         """Ask the agent server until it answers."""
         while True:
             try:

@@ -5,7 +5,6 @@ Every function takes the keeper of the record that it changes, and what else is 
 stays so.
 """
 
-from collections.abc import Awaitable, Callable
 from typing import Final
 
 import attrs
@@ -36,16 +35,19 @@ async def pause(keeper: RecordKeeper, context: ActorContext, view: SandboxView, 
     """Ask the agent to pause, then freeze the sandbox; undone if that takes longer than `within` seconds.
 
     Raises:
-        CommandTimeout: it was undone.
+        CommandTimeout: it was undone; the agent goes on as soon as it can.
     """
+    if keeper.record.execution_status is ExecutionStatus.RUNNING:
+        # Before it is asked to pause, so that nothing that may happen to us meanwhile leaves it paused.
+        await keeper.save(attrs.evolve(keeper.record, run_on_resume=True))
     record = keeper.record
     driver, session = context.driver(record), session_of(record, view)
-    was_running = record.execution_status is ExecutionStatus.RUNNING
+    was_running = record.run_on_resume
     error: ConversationdError = CommandTimeout(f"the conversation could not be paused in {within:g} s; it runs on")
     with trio.move_on_after(within):
         await trio.lowlevel.checkpoint()
         try:
-            was_running = await driver.pause(session)
+            was_running = await driver.pause(session) or was_running
             await context.provider(record).pause(view.name)
             paused = _paused(record, was_running=was_running)
             await keeper.move(paused, StatusChanged(record.status, Status.PAUSED, "pause"), *told)
@@ -187,18 +189,13 @@ def _paused(record: ConversationRecord, *, was_running: bool) -> ConversationRec
 
 
 async def _undo_pause(keeper: RecordKeeper, context: ActorContext, view: SandboxView, *, was_running: bool) -> None:
-    """Each layer for itself: an engine that does not answer keeps no agent paused that it did not freeze."""
-    record = keeper.record
-    await _try_to_undo(keeper, lambda: context.provider(record).unpause(view.name))
-    if was_running:
-        await _try_to_undo(keeper, lambda: context.driver(record).run(session_of(record, view)))
-
-
-async def _try_to_undo(keeper: RecordKeeper, undo: Callable[[], Awaitable[None]]) -> None:
+    """Thaw; the agent is told to go on by what attends to the conversation."""
+    if was_running is not keeper.record.run_on_resume:
+        await keeper.save(attrs.evolve(keeper.record, run_on_resume=was_running))
     with trio.move_on_after(_UNDO_WITHIN):
         await trio.lowlevel.checkpoint()
         try:
-            await undo()
+            await context.provider(keeper.record).unpause(view.name)
         except ConversationdError as error:
             keeper.log.warning("pause.not_undone", error=str(error))
 
@@ -219,7 +216,7 @@ async def _thaw_or_boot(
         booted = await boot.run()
         return booted.view, booted.execution
     if record.run_on_resume:
-        await driver.run(session)
+        await boot.insist(lambda: driver.run(session))
         return view, ExecutionStatus.RUNNING
     return view, record.execution_status
 

@@ -102,13 +102,19 @@ class Unhealthy:
 
 
 @attrs.frozen
+class AgentRunsOn:
+    """An agent that a pause had stopped was told to go on, and does."""
+
+
+@attrs.frozen
 class ExecutionReport:
     """What the agent says that it does."""
 
     status: ExecutionStatus
 
 
-Message: TypeAlias = CommandMessage | ForcedStop | Look | BootEnded | Unhealthy | ExecutionReport
+Report: TypeAlias = BootEnded | Unhealthy | AgentRunsOn | ExecutionReport
+Message: TypeAlias = CommandMessage | ForcedStop | Look | Report
 
 
 class Mailbox:
@@ -142,13 +148,17 @@ class Mailbox:
         self._commands += 1
         self._append(message)
 
-    def hint(self, message: Look | BootEnded | Unhealthy | ExecutionReport) -> None:
+    def hint(self, message: Look | Report) -> None:
         """Queue what the actor should know; a newer message takes the place of an older one of its kind."""
         for index, queued in enumerate(self._queue):
             if type(queued) is type(message):
                 self._queue[index] = message
                 return
         self._append(message)
+
+    def void_reports(self) -> None:
+        """Forget what an activity reported that has been ended: it may not be so any more."""
+        self._queue = deque(message for message in self._queue if isinstance(message, CommandMessage | Look))
 
     def force_stop(self, reply: Reply[Answer]) -> None:
         """Ask for a forced stop, ahead of everything."""

@@ -16,26 +16,26 @@ from supervisor.actors.boot import Boot
 from supervisor.actors.booting import BootOrder, OrderedBoot
 from supervisor.actors.context import ActorContext
 from supervisor.actors.keeper import RecordKeeper
-from supervisor.actors.mailbox import BootEnded, ExecutionReport, Unhealthy
+from supervisor.actors.mailbox import BootEnded, Mailbox
 from supervisor.conversation.errors import Conflict, ConversationdError
 from supervisor.conversation.lifecycle import Status
 from supervisor.sandbox.port import SandboxView
 
 
 class Occupation:
-    """One actor's. `view` is its sandbox as it was last seen; `report` takes what the activity has to tell."""
+    """One actor's. `view` is its sandbox as it was last seen; the mailbox gets what the activity has to report."""
 
     def __init__(
         self,
         keeper: RecordKeeper,
         context: ActorContext,
-        report: Callable[[BootEnded | Unhealthy | ExecutionReport], None],
+        mailbox: Mailbox,
         first_boot: BootOrder,
     ) -> None:
         self.view: SandboxView | None = None
         self._keeper = keeper
         self._context = context
-        self._report = report
+        self._mailbox = mailbox
         self._order = first_boot
         self._boot: Boot | None = None
         self._activity: Activity | None = None
@@ -71,11 +71,12 @@ class Occupation:
             self._activity.cancel()
 
     async def end(self) -> None:
-        """End the activity; whoever ordered a boot that is not done by now is told."""
+        """End the activity and void what it reported; whoever ordered a boot that is not done by now is told."""
         if self._activity is not None:
             await self._activity.end()
             self._activity = None
             self._boot = None
+            self._mailbox.void_reports()
         self.fail_order(Conflict("the start was ended before it was done: its conversation's status says how"))
         await trio.lowlevel.checkpoint()
 
@@ -88,7 +89,7 @@ class Occupation:
         await trio.lowlevel.checkpoint()
         record = self._keeper.record
         if self._activity is None and record.status is Status.RUNNING and self.view is not None:
-            self._start(Activity(partial(attend, record, self.view, self._context, self._report)))
+            self._start(Activity(partial(attend, record, self.view, self._context, self._mailbox.hint)))
 
     def boot(self, order: BootOrder | None = None) -> None:
         """Begin to boot, by the order that was given first if there is no other."""
@@ -110,7 +111,7 @@ class Occupation:
         self.view = await ordered.run()
         self._activity = None
         self._boot = None
-        self._report(BootEnded())
+        self._mailbox.hint(BootEnded())
 
     def _start(self, activity: Activity) -> None:
         self._activity = activity

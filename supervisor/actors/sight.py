@@ -8,7 +8,7 @@ import trio
 from supervisor.actors import effects
 from supervisor.actors.boot import log_tail, scheduled, told
 from supervisor.actors.booting import BootOrder
-from supervisor.actors.context import ActorContext, session_of
+from supervisor.actors.context import ActorContext
 from supervisor.actors.findings import (
     AsExpected,
     Died,
@@ -24,11 +24,10 @@ from supervisor.actors.occupation import Occupation
 from supervisor.conversation.errors import ConversationdError, EngineUnavailable, SandboxFailed
 from supervisor.conversation.events import HealthChanged, StatusChanged
 from supervisor.conversation.lifecycle import Status
-from supervisor.conversation.record import ExecutionStatus, Observed
+from supervisor.conversation.record import Observed
 from supervisor.conversation.restart import Cause, GiveUp, decide_restart
 from supervisor.sandbox.port import SandboxState, SandboxView
 
-_RUN_WITHIN: Final = 10.0
 _COLD_PAUSE: Final = "the paused sandbox has ended: its memory is lost, its files are kept, and resume boots it again"
 
 
@@ -103,9 +102,6 @@ class SandboxSight:
             case ShouldThaw():
                 await provider.unpause(view.name)
                 await self._remember(Observed.LIVE, view)
-                if record.execution_status is ExecutionStatus.RUNNING:
-                    with trio.move_on_after(_RUN_WITHIN):
-                        await self._context.driver(record).run(session_of(record, view))
             case ShouldFreeze():
                 await provider.pause(view.name)
                 await self._remember(Observed.LIVE, view)

@@ -94,8 +94,8 @@ class ConversationRecord:
     """One conversation. Times are UTC.
 
     `session_key` and `request` are secrets: they go to the journal and to the sandbox, never to a log or an event.
-    `run_on_resume` says that the agent was running when it was paused. `restart_history` holds the supervisor's
-    restarts that still count against the window.
+    `run_on_resume` says that the agent was running when it was paused, or was asked to pause. `restart_history` holds
+    the supervisor's restarts that still count against the window.
     """
 
     id: ConversationId

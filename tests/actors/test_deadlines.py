@@ -10,6 +10,7 @@ from trio.testing import MockClock
 from supervisor.actors.settings import Timeouts
 from supervisor.control.service import StartRequest
 from supervisor.conversation.errors import (
+    AgentUnavailable,
     CommandTimeout,
     EngineUnavailable,
     ImageUnavailable,
@@ -19,6 +20,8 @@ from supervisor.conversation.lifecycle import Status
 from supervisor.conversation.record import ExecutionStatus, FailureCode, Observed
 from supervisor.sandbox.port import PullProgress, SandboxState
 from tests.actors.test_life import reach
+from tests.fakes.agent import FakeAgent
+from tests.fakes.engine import FakeEngine
 from tests.world import C1, SETTINGS, World, open_world
 
 TIMEOUTS = Timeouts(
@@ -219,6 +222,7 @@ async def test_pause_that_freezes_too_late_is_thawed(tmp_path: Path, autojump_cl
 
             await trio.sleep(5.5)
             world.engine.open_gate("pause")
+        await trio.sleep(1)
         assert (world.record().status, state(world)) == (Status.RUNNING, SandboxState.RUNNING)
         assert world.agent.conversations[C1].status is ExecutionStatus.RUNNING
 
@@ -257,6 +261,50 @@ async def test_pause_whose_undoing_hangs_answers_all_the_same(tmp_path: Path, au
         with trio.fail_after(TIMEOUTS.pause + 10), pytest.raises(CommandTimeout):
             await world.supervisor.pause(C1, None)
         assert world.record().status is Status.RUNNING
+        with trio.fail_after(20):
+            assert (await world.stop()).status is Status.STOPPED
+
+
+async def test_agent_that_a_pause_has_stopped_is_told_to_go_on_until_it_does(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """However long that takes; it is told so once, and a pause meanwhile knows that it was at work."""
+    async with open_world(tmp_path, settings=QUICK) as world:
+        await world.start()
+        world.engine.fail_next("pause", SandboxFailed("no"))
+        world.agent.fail_next("run", AgentUnavailable("busy with its last step"), times=100)
+        with pytest.raises(SandboxFailed):
+            await world.supervisor.pause(C1, None)
+        await trio.sleep(50)
+        assert world.agent.conversations[C1].status is ExecutionStatus.PAUSED
+        assert (await world.supervisor.pause(C1, None)).run_on_resume
+        assert (await world.supervisor.resume(C1, None)).status is Status.RUNNING
+        await trio.sleep(50)
+        assert world.agent.conversations[C1].status is ExecutionStatus.RUNNING
+        assert not world.record().run_on_resume
+        runs = world.agent.calls.count("run")
+        await trio.sleep(50)
+        assert world.agent.calls.count("run") == runs
+
+
+async def test_agent_goes_on_if_the_daemon_is_killed_before_its_sandbox_is_frozen(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """The agent had paused already, and nobody else would tell it."""
+    engine, agent = FakeEngine(), FakeAgent()
+    async with open_world(tmp_path, engine=engine, agent=agent) as world, trio.open_nursery() as nursery:
+        await world.start()
+        engine.close_gate("pause")
+        nursery.start_soon(world.supervisor.pause, C1, None)
+        await trio.sleep(1)
+        assert agent.conversations[C1].status is ExecutionStatus.PAUSED
+        nursery.cancel_scope.cancel()
+    engine.open_gate("pause")
+    async with open_world(tmp_path, engine=engine, agent=agent) as world:
+        await trio.sleep(5)
+        assert (world.record().status, state(world)) == (Status.RUNNING, SandboxState.RUNNING)
+        assert agent.conversations[C1].status is ExecutionStatus.RUNNING
+        assert not world.record().run_on_resume
 
 
 @pytest.mark.parametrize("gate", ["run", "wait_ready"])
