@@ -9,6 +9,7 @@ import attrs
 import trio
 
 from supervisor.actors.bus import Bus, Feed
+from supervisor.control.service import SlowSubscriber
 from supervisor.conversation.errors import HistoryGone
 from supervisor.conversation.events import RecordedEvent
 from supervisor.conversation.ids import ConversationId
@@ -58,7 +59,11 @@ class JournalSubscription:
 
     async def _recorded(self, most: int) -> tuple[RecordedEvent, ...]:
         # What is committed but not announced yet will come by the bus.
-        return await self._journal.events(self._after, self._journal.last_seq, None, most)
+        through = self._journal.last_seq
+        page = await self._journal.events(self._after, through, None, most)
+        if self._after < through and (not page or page[0].seq != self._after + 1):
+            raise SlowSubscriber  # what it was to have next is no longer kept
+        return page
 
 
 @asynccontextmanager
@@ -68,11 +73,17 @@ async def subscribe(
     """Open a subscription: everything after `since` (None: after now, or after the snapshot).
 
     Raises:
-        HistoryGone: events after `since` are no longer kept.
+        HistoryGone: events after `since` are no longer kept, or `since` is none that this journal gave.
     """
-    if since is not None and since < journal.pruned_through:
-        oldest = journal.pruned_through + 1
+    oldest = journal.pruned_through + 1
+    if since is not None and since < oldest - 1:
         raise HistoryGone(f"events up to {oldest - 1} are no longer kept: take a snapshot and go on from there", oldest)
+    if since is not None and since > journal.last_seq:
+        raise HistoryGone(
+            f"{since} is the number of no event here, the last is {journal.last_seq}: "
+            "the journal is another one than it was, take a snapshot and go on from there",
+            oldest,
+        )
     seq, conversations = journal.last_seq, None
     if snapshot:
         taken = await journal.snapshot()

@@ -196,9 +196,14 @@ class Supervisor:
         known = await self._creations.made_before(request.idempotency_key, conversation)
         if known is not None:
             return known
-        if self._registry.find(conversation) is not None:
-            return (await self._command(CommandMessage(Command.START, within=request.timeout), conversation)).record
-        return await self._create(conversation, request)
+        handle = self._registry.find(conversation)
+        if handle is None:
+            return await self._create(conversation, request)
+        message = CommandMessage(Command.START, within=request.timeout)
+        if not request.wait and isinstance(decide(Command.START, handle.record.status), Act):
+            self._send(handle, message)
+            return handle.record
+        return (await self._command(message, conversation)).record
 
     async def pause(self, conversation: ConversationId, within: float | None) -> ConversationRecord:
         """Pause the agent and freeze its sandbox."""
@@ -235,13 +240,16 @@ class Supervisor:
         handle = self._registry.find(conversation) or await self._created(conversation)
         if handle is None:
             return await self._command_without_actor(message, await self.get(conversation))
+        self._send(handle, message)
+        return await self._await(message.reply)
+
+    def _send(self, handle: ConversationHandle, message: CommandMessage) -> None:
         wakes = message.command in _WAKING and isinstance(decide(message.command, handle.record.status), Act)
         if wakes:
             self._capacity.require()
         handle.send(message)
         if wakes:
             self._capacity.wake(handle, message)
-        return await self._await(message.reply)
 
     async def _created(self, conversation: ConversationId) -> ConversationHandle | None:
         """The handle of a conversation that is being created, once it is: it must never get a second one."""

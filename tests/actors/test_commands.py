@@ -96,6 +96,17 @@ async def test_start_without_waiting_answers_when_it_is_durable(tmp_path: Path, 
         await world.until_status(Status.RUNNING)
 
 
+async def test_start_of_a_paused_one_without_waiting_answers_at_once(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """It is PAUSED still, and will be resumed."""
+    async with open_world(tmp_path) as world:
+        await reach(world, Status.PAUSED)
+        began = trio.current_time()
+        record = await world.start(request=NO_WAIT)
+        assert (record.status, trio.current_time()) == (Status.PAUSED, began)
+        await world.until_status(Status.RUNNING)
+        assert (await world.start(request=NO_WAIT)).status is Status.RUNNING
+
+
 async def test_full_mailbox_is_busy_and_loses_nothing(tmp_path: Path, autojump_clock: MockClock) -> None:
     """Beyond its bound the mailbox refuses at once; every command that it took is answered."""
     async with open_world(tmp_path) as world:

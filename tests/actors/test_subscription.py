@@ -95,6 +95,31 @@ async def test_subscription_has_no_gap_while_events_are_committed(
         assert seen == list(range(1, world.supervision.journal.last_seq + 1))
 
 
+async def test_subscription_from_another_journals_number_is_refused(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """A client that remembers more than there ever was hears so, and not nothing for a long time."""
+    async with open_world(tmp_path) as world:
+        last = world.supervision.journal.last_seq
+        async with world.supervisor.subscribe(last, None, snapshot=False) as subscription:
+            await note(world)
+            assert await take(subscription, 1) == [last + 1]
+        with pytest.raises(HistoryGone, match="is the number of no event here") as gone:
+            async with world.supervisor.subscribe(last + 1000, None, snapshot=False):
+                pass
+        assert gone.value.oldest == 1
+
+
+async def test_replay_that_is_overtaken_by_the_pruner_ends(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """It is told to come back rather than given events with a gap between them."""
+    async with open_world(tmp_path) as world:
+        await note(world, 1234)
+        async with world.supervisor.subscribe(0, None, snapshot=False) as subscription:
+            assert await take(subscription, 500) == list(range(1, 501))
+            now = SimulatedWallClock().now()
+            await world.supervision.journal.prune(now + timedelta(days=1), now)
+            with pytest.raises(SlowSubscriber):
+                await take(subscription, 1)
+
+
 async def test_snapshot_is_consistent_with_its_number(tmp_path: Path, autojump_clock: MockClock) -> None:
     """The conversations as they are at `seq`, and after that every change, however it falls."""
     async with open_world(tmp_path) as world:
