@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -21,7 +22,7 @@ from supervisor.sandbox.docker.exports import _copy
 from supervisor.sandbox.docker.lanes import Lane
 from supervisor.sandbox.docker.limits import read_limit
 from supervisor.sandbox.docker.names import Names
-from supervisor.sandbox.docker.streams import EngineStream, _Opening, open_stream
+from supervisor.sandbox.docker.streams import EngineStream, _Opening
 from supervisor.sandbox.port import PullProgress, SandboxPlan, SandboxState
 from tests.sandbox.fake_engine import Answer, FakeEngine, fake_engine
 from tests.sandbox.test_hardening import SPEC
@@ -403,7 +404,7 @@ async def test_opening_a_stream_is_left_at_once(engine: FakeEngine) -> None:
         return Answer()
 
     async def opened() -> None:
-        async with open_stream(lane, read_limit(), begin_events):
+        async with lane.open_stream(read_limit(), begin_events):
             raise AssertionError
 
     engine.tell({"GET /events": events})
@@ -422,10 +423,10 @@ async def test_opening_a_stream_is_left_at_once(engine: FakeEngine) -> None:
 async def test_stream_that_nobody_wants_is_closed(engine: FakeEngine, first: str) -> None:
     """Whichever side is first, one of them closes it."""
     engine.tell({"GET /events": Answer()})
-    lane, opening, limit = Lane(engine.base_url, 1), _Opening(), read_limit()
+    lane, opening = Lane(engine.base_url, 1), _Opening()
     if first == "opener leaves":
         opening.abandon()
-    stream = await trio.to_thread.run_sync(opening.run, lane, limit, begin_events)
+    stream = await trio.to_thread.run_sync(opening.run, partial(lane.run, read_limit(), begin_events))
     if first == "stream comes":
         opening.abandon()
     assert stream._socket.fileno() == -1

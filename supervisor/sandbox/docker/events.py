@@ -15,7 +15,7 @@ from supervisor.sandbox.docker.containers import Containers
 from supervisor.sandbox.docker.endings import HEARD, Endings
 from supervisor.sandbox.docker.lanes import Lane
 from supervisor.sandbox.docker.limits import read_limit
-from supervisor.sandbox.docker.streams import EngineStream, JsonLines, open_stream
+from supervisor.sandbox.docker.streams import EngineStream, JsonLines
 from supervisor.sandbox.port import EngineObserver
 
 _DELAY_FIRST: Final = 0.05
@@ -61,7 +61,7 @@ class EngineWatch:
         """Follow one stream to its end; answers for how many seconds it stood."""
         await trio.lowlevel.checkpoint()
         try:
-            async with open_stream(self.lane, read_limit(), self._begin) as stream:
+            async with self.lane.open_stream(read_limit(), self._begin) as stream:
                 self._lost = False
                 began = trio.current_time()
                 self.observer.engine_connected()
@@ -107,13 +107,7 @@ class EngineWatch:
     async def _answers(self) -> bool:
         await trio.lowlevel.checkpoint()
         try:
-            await trio.to_thread.run_sync(
-                self.lane.run,
-                read_limit(self.pulse.limit),
-                _ping,
-                abandon_on_cancel=True,
-                limiter=trio.CapacityLimiter(1),
-            )
+            await self.lane.look(_ping, self.pulse.limit)
         except EngineUnavailable:
             return False
         return True

@@ -7,7 +7,7 @@ from pathlib import Path
 from supervisor.conversation.errors import SandboxFailed
 from supervisor.sandbox.docker.lanes import Lane
 from supervisor.sandbox.docker.limits import read_limit
-from supervisor.sandbox.docker.streams import EngineStream, open_stream
+from supervisor.sandbox.docker.streams import EngineStream
 
 
 async def export_directory(lane: Lane, container: str, directory: str, target: Path) -> None:
@@ -20,7 +20,7 @@ async def export_directory(lane: Lane, container: str, directory: str, target: P
     path, parameters = f"/containers/{container}/archive", {"path": directory}
     async with (
         lane.slot(),
-        open_stream(lane, read_limit(), lambda client: client.open_stream("GET", path, parameters)) as stream,
+        lane.open_stream(read_limit(), lambda client: client.open_stream("GET", path, parameters)) as stream,
     ):
         await stream.read(partial(_write, stream, target))
 

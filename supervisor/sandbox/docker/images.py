@@ -16,7 +16,7 @@ from supervisor.conversation.spec import PullPolicy, SandboxSpec
 from supervisor.sandbox.docker.client import EngineClient
 from supervisor.sandbox.docker.lanes import Lane
 from supervisor.sandbox.docker.limits import read_limit
-from supervisor.sandbox.docker.streams import EngineStream, JsonLines, open_stream
+from supervisor.sandbox.docker.streams import EngineStream, JsonLines
 from supervisor.sandbox.docker.translation import is_refusal, words_of
 from supervisor.sandbox.docker.views import EngineJson
 from supervisor.sandbox.port import PullProgress
@@ -87,7 +87,7 @@ async def ensure_image(
 async def _pull(lane: Lane, image: str, progress: Callable[[PullProgress], Awaitable[None]], stall: float) -> None:
     async with lane.slot():
         with trio.move_on_after(stall) as patience:
-            async with open_stream(lane, read_limit(stall + 1), lambda client: _begin(client, image)) as stream:
+            async with lane.open_stream(read_limit(stall + 1), lambda client: _begin(client, image)) as stream:
                 await _follow(stream, progress, stall, patience)
     if patience.cancelled_caught:
         raise ImageUnavailable(f"it did not advance for {stall:g} s")

@@ -2,15 +2,18 @@
 
 import threading
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import TypeVar
 
 import attrs
 import trio
+from requests import Response
 
 from supervisor.conversation.errors import Busy, EngineUnavailable
 from supervisor.sandbox.docker.client import EngineClient
-from supervisor.sandbox.docker.limits import TimeLimit, current_limit, read_limit
+from supervisor.sandbox.docker.limits import READ_MOST, TimeLimit, current_limit, read_limit
+from supervisor.sandbox.docker.streams import EngineStream, open_stream
 from supervisor.sandbox.docker.translation import ENGINE_ERRORS, speaks_another_version, translate, words_of
 
 T = TypeVar("T")
@@ -51,15 +54,21 @@ class Lane:
         """
         return await trio.to_thread.run_sync(self.run, limit, function, abandon_on_cancel=False, limiter=self.slots)
 
-    async def look(self, function: Callable[[EngineClient], T]) -> T:
-        """Run a call that changes nothing: whoever is cancelled leaves at once, and the thread ends by itself.
+    async def look(self, function: Callable[[EngineClient], T], most: float = READ_MOST) -> T:
+        """Run a call that changes nothing, for `most` seconds: whoever is cancelled leaves it to end by itself.
 
         Raises:
             ConversationdError: as for `call`.
         """
         return await trio.to_thread.run_sync(
-            self.run, read_limit(), function, abandon_on_cancel=True, limiter=self.slots
+            self.run, read_limit(most), function, abandon_on_cancel=True, limiter=self.slots
         )
+
+    def open_stream(
+        self, limit: TimeLimit, begin: Callable[[EngineClient], Response]
+    ) -> AbstractAsyncContextManager[EngineStream]:
+        """Begin an answer without an end; see `streams.open_stream`. It takes none of the lane's places."""
+        return open_stream(partial(self.run, limit, begin))
 
     @asynccontextmanager
     async def slot(self) -> AsyncGenerator[None]:

@@ -12,7 +12,7 @@ from supervisor.sandbox.docker.client import EngineClient
 from supervisor.sandbox.docker.containers import Containers
 from supervisor.sandbox.docker.lanes import Lane
 from supervisor.sandbox.docker.limits import read_limit
-from supervisor.sandbox.docker.streams import EngineStream, open_stream
+from supervisor.sandbox.docker.streams import EngineStream
 
 LINE_MOST: Final = 16 * 1024
 """Bytes of a line; what is longer comes as several."""
@@ -116,8 +116,7 @@ async def follow_logs(lane: Lane, container: str, tail: int) -> AsyncGenerator[A
     parameters = _parameters(tail, follow=True)
     async with (
         lane.slot_now("logs are followed"),
-        open_stream(
-            lane,
+        lane.open_stream(
             read_limit(),
             lambda client: client.open_stream("GET", f"/containers/{container}/logs", parameters),
         ) as stream,

@@ -36,18 +36,20 @@ class DockerProvider:
     touched. Making a provider asks the engine nothing. Close it at the end, or use it as an async context manager.
     """
 
-    def __init__(self, base_url: str | None, owner: str, lanes: Lanes) -> None:
+    def __init__(
+        self, base_url: str | None, owner: str, lanes: Lanes, make_lane: Callable[[str | None, int], Lane] = Lane
+    ) -> None:
         names = Names(owner)
         self._containers = Containers(names, _sockets(base_url))
         self._endings = Endings(names)
-        self._control = Lane(base_url, lanes.control)
-        self._launch = Lane(base_url, lanes.launch)
-        self._stop = Lane(base_url, lanes.stop)
-        self._stream = Lane(base_url, lanes.stream)
-        self._kill = Lane(base_url, lanes.kill)
-        self._transfer = Lane(base_url, lanes.transfer)
+        self._control = make_lane(base_url, lanes.control)
+        self._launch = make_lane(base_url, lanes.launch)
+        self._stop = make_lane(base_url, lanes.stop)
+        self._stream = make_lane(base_url, lanes.stream)
+        self._kill = make_lane(base_url, lanes.kill)
+        self._transfer = make_lane(base_url, lanes.transfer)
         # Of its own, so that nothing keeps us from hearing and asking whether the engine lives.
-        self._watch = Lane(base_url, _WATCH_LANE)
+        self._watch = make_lane(base_url, _WATCH_LANE)
         self._lanes = (
             self._control,
             self._launch,

@@ -12,9 +12,6 @@ import outcome
 import trio
 from requests import Response
 
-from supervisor.sandbox.docker.client import EngineClient
-from supervisor.sandbox.docker.lanes import Lane
-from supervisor.sandbox.docker.limits import TimeLimit
 from supervisor.sandbox.docker.translation import ENGINE_ERRORS, translate
 from supervisor.sandbox.docker.views import EngineJson
 
@@ -78,10 +75,8 @@ class EngineStream:
 
 
 @asynccontextmanager
-async def open_stream(
-    lane: Lane, limit: TimeLimit, begin: Callable[[EngineClient], Response]
-) -> AsyncGenerator[EngineStream]:
-    """Begin an answer over one of the lane's connections; it is closed at the end.
+async def open_stream(begin: Callable[[], Response]) -> AsyncGenerator[EngineStream]:
+    """Begin an answer in a thread; it is closed at the end.
 
     Beginning it changes nothing at the engine, so a cancelled caller leaves at once: the thread then closes what it
     still gets, when its limit passes at the latest.
@@ -92,7 +87,7 @@ async def open_stream(
     opening = _Opening()
     try:
         stream = await trio.to_thread.run_sync(
-            opening.run, lane, limit, begin, abandon_on_cancel=True, limiter=trio.CapacityLimiter(1)
+            opening.run, begin, abandon_on_cancel=True, limiter=trio.CapacityLimiter(1)
         )
     except BaseException:
         opening.abandon()
@@ -123,8 +118,8 @@ class _Opening:
         self._abandoned = False
         self._stream: EngineStream | None = None
 
-    def run(self, lane: Lane, limit: TimeLimit, begin: Callable[[EngineClient], Response]) -> EngineStream:
-        stream = EngineStream(lane.run(limit, begin))
+    def run(self, begin: Callable[[], Response]) -> EngineStream:
+        stream = EngineStream(begin())
         with self._lock:
             self._stream = stream
             unwanted = self._abandoned
