@@ -5,7 +5,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help demo serve test check format bench lock clean
+.PHONY: help demo serve test check format bench simulate torture lock clean
 
 help: ## Show what there is to make
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -35,6 +35,12 @@ format: $(STAMP) ## Format the code
 
 bench: $(STAMP) ## Measure the daemon beside the raw engine, as ratios
 	@$(BIN)/python -m tests.benchmarks
+
+simulate: $(STAMP) ## Play 100,000 seeds of faults (COUNT=n for others), or one again: SEED=n
+	$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--count $(or $(COUNT),100000))
+
+torture: $(STAMP) ## Torture the real daemon over a Docker Engine of its own, and print what was lost
+	$(BIN)/python -m tests.torture $(TRIALS)
 
 lock: $(STAMP) ## Pin all dependencies anew, with hashes
 	$(BIN)/pip install -q uv

@@ -38,7 +38,7 @@ from supervisor.conversation.errors import (
 )
 from supervisor.conversation.events import CommandEnded, StatusChanged
 from supervisor.conversation.lifecycle import Act, Action, AnswerAsIs, Command, Refuse, Status, decide
-from supervisor.conversation.record import ExecutionStatus, Intent
+from supervisor.conversation.record import ConversationRecord, ExecutionStatus, Intent
 from supervisor.sandbox.port import SandboxView
 
 
@@ -214,6 +214,7 @@ class ConversationActor:
         fresh = attrs.evolve(
             record,
             status=Status.STARTING,
+            intent=None,
             error=None,
             execution_status=None,
             restarts=0,
@@ -265,7 +266,7 @@ class ConversationActor:
     async def _look(self) -> None:
         await trio.lowlevel.checkpoint()
         record = self._keeper.record
-        if record.intent in _FINISHED_BY:
+        if record.intent in _FINISHED_BY or _has_left_over(record):
             await self._finish_intent()
         elif record.status is not Status.STARTING:
             await self._sight.look()
@@ -282,6 +283,8 @@ class ConversationActor:
                 case Intent.ARCHIVE:
                     await effects.archive(keeper, context, context.settings().timeouts.archive)
                     self.finished = True
+                case Intent.CREATE:
+                    await effects.discard(keeper, context)
                 case _:  # Intent.DELETE
                     await self._delete()
         except ConversationdError as error:
@@ -311,6 +314,11 @@ _FINISHED_BY: Final[Mapping[Intent | None, AbstractSet[Action]]] = {
     Intent.ARCHIVE: {Action.ARCHIVE, Action.DELETE},
     Intent.DELETE: {Action.DELETE},
 }
+
+
+def _has_left_over(record: ConversationRecord) -> bool:
+    """Whether a start that failed has left a sandbox that could not be removed then."""
+    return record.status is Status.ERROR and record.intent is Intent.CREATE
 
 
 def refusal(command: Command, status: Status, hint: str | None) -> InvalidTransition:

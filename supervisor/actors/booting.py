@@ -8,7 +8,7 @@ from supervisor.actors.boot import Boot, Booted, BootFailed
 from supervisor.actors.context import ActorContext
 from supervisor.actors.keeper import RecordKeeper
 from supervisor.actors.mailbox import Answer, Reply
-from supervisor.conversation.errors import CommandTimeout, ConversationdError, EngineUnavailable
+from supervisor.conversation.errors import CommandTimeout, ConversationdError
 from supervisor.conversation.events import CommandEnded, Event, StatusChanged
 from supervisor.conversation.lifecycle import Command, Status
 from supervisor.conversation.record import FailureCode
@@ -78,8 +78,8 @@ class OrderedBoot:
         if self._order.command is None and not self._context.engine_answers(self._keeper.record.spec.provider):
             return None
         error = self._timeout(within)
-        await self._discard_sandbox()
-        await effects.fail(self._keeper, FailureCode.START_TIMEOUT, error, *self._order.failed(error))
+        left = not await self._discard_sandbox()
+        await effects.fail(self._keeper, FailureCode.START_TIMEOUT, error, *self._order.failed(error), left_over=left)
         raise error
 
     def _timeout(self, within: float) -> CommandTimeout:
@@ -97,21 +97,19 @@ class OrderedBoot:
         if reference is not None:
             try:
                 await self._context.provider(self._keeper.record).kill(reference.name)
-            except EngineUnavailable as error:
+            except ConversationdError as error:
                 self._keeper.log.warning("boot.sandbox_not_ended", error=str(error))
         await effects.fail(self._keeper, failed.failure, failed.error, *self._order.failed(failed.error))
 
-    async def _discard_sandbox(self) -> None:
-        """Remove the half-made sandbox; one that an unreachable engine keeps is swept when it answers."""
+    async def _discard_sandbox(self) -> bool:
+        """Remove the half-made sandbox; False if the engine has kept it."""
         await trio.lowlevel.checkpoint()
-        reference = self._keeper.record.sandbox
-        if reference is None:
-            return
         try:
-            await self._context.provider(self._keeper.record).remove(reference.name)
-        except EngineUnavailable as error:
+            await effects.discard(self._keeper, self._context)
+        except ConversationdError as error:
             self._keeper.log.warning("boot.sandbox_not_removed", error=str(error))
-        await self._keeper.save(attrs.evolve(self._keeper.record, sandbox=None, intent=None))
+            return False
+        return True
 
 
 def limit(within: float | None, most: float) -> float:

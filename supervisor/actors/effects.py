@@ -156,12 +156,32 @@ async def delete(keeper: RecordKeeper, context: ActorContext) -> None:
     await keeper.delete(Deleted())
 
 
-async def fail(keeper: RecordKeeper, code: FailureCode, error: ConversationdError, *events: Event) -> None:
-    """Mark the conversation ERROR; what the sandbox's end told is kept with it."""
+async def discard(keeper: RecordKeeper, context: ActorContext) -> None:
+    """Remove a half-made sandbox that nobody wants any more.
+
+    Raises:
+        EngineUnavailable: the record still names it.
+    """
+    await trio.lowlevel.checkpoint()
+    record = keeper.record
+    if record.sandbox is not None:
+        await context.provider(record).remove(record.sandbox.name)
+        await keeper.save(attrs.evolve(record, sandbox=None, intent=None))
+
+
+async def fail(
+    keeper: RecordKeeper, code: FailureCode, error: ConversationdError, *events: Event, left_over: bool = False
+) -> None:
+    """Mark the conversation ERROR; what the sandbox's end told is kept with it.
+
+    With `left_over` its half-made sandbox could not be removed and is to be, when the engine lets us: the intent to
+    make it stays in the record as the sign of that.
+    """
     told = error if isinstance(error, SandboxFailed) else SandboxFailed(error.message)
     failure = Failure(code, error.message, keeper.now(), told.exit_code, told.oom_killed, told.log_tail or ())
     record = keeper.record
-    failed = attrs.evolve(record, status=Status.ERROR, error=failure, phase=None, intent=None, next_restart_at=None)
+    intent = Intent.CREATE if left_over else None
+    failed = attrs.evolve(record, status=Status.ERROR, error=failure, phase=None, intent=intent, next_restart_at=None)
     change = StatusChanged(record.status, Status.ERROR, code, told.exit_code, told.oom_killed, error.message)
     await keeper.move(failed, change, *events)
 

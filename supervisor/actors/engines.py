@@ -150,9 +150,10 @@ class EngineSight:
         names = {sandbox.name for sandbox in owned}
         for handle in registry.all():
             record = handle.record
-            if record.spec.provider != self._provider.name or record.sandbox is None:
+            if record.spec.provider != self._provider.name:
                 continue
-            missing = record.status in _WANTED_STATE and record.sandbox.name not in names
+            known = record.sandbox is not None and record.sandbox.name in names
+            missing = record.status in _WANTED_STATE and not known
             if missing or record.intent is not None or record.observed is Observed.UNKNOWN:
                 handle.look()
 

@@ -11,11 +11,13 @@ from typing import Final, Generic, TypeAlias, TypeVar
 import attrs
 import trio
 
-from supervisor.conversation.errors import Busy, ConversationdError
+from supervisor.conversation.errors import Busy, Conflict, ConversationdError
 from supervisor.conversation.lifecycle import Command
 from supervisor.conversation.record import ConversationRecord, ExecutionStatus
 
 MAILBOX_LIMIT: Final = 64
+WAKING: Final = (Command.START, Command.RESUME, Command.RESTART)
+"""The commands that make a conversation active."""
 
 _T = TypeVar("_T")
 
@@ -161,7 +163,12 @@ class Mailbox:
         self._queue = deque(message for message in self._queue if isinstance(message, CommandMessage | Look))
 
     def force_stop(self, reply: Reply[Answer]) -> None:
-        """Ask for a forced stop, ahead of everything."""
+        """Ask for a forced stop, ahead of everything: what was asked before and would undo it is refused."""
+        waking = [one for one in self._queue if isinstance(one, CommandMessage) and one.command in WAKING]
+        for message in waking:
+            message.reply.fail(Conflict("a forced stop was asked for before its turn came"))
+            self._queue.remove(message)
+        self._commands -= len(waking)
         self._forced.append(reply)
         self._arrived.set()
 

@@ -40,6 +40,8 @@ class Registry:
         keeper = RecordKeeper(record, self._journal, self._clock, self._count)
         handle = ConversationHandle(keeper, self._context, self._retire, first_boot)
         self._handles[record.id] = handle
+        if record.sandbox is not None and record.sandbox.id is not None:
+            self._context.provider(record).know(record.sandbox.name, record.sandbox.id)
         self.census[record.status] += 1
         self._nursery.start_soon(handle.supervise, name=f"conversation {record.id}")
         return handle

@@ -23,7 +23,7 @@ from supervisor.actors.context import ActorContext
 from supervisor.actors.creations import Creations
 from supervisor.actors.engines import EngineSight
 from supervisor.actors.handle import ConversationHandle
-from supervisor.actors.mailbox import Answer, CommandMessage, Reply
+from supervisor.actors.mailbox import WAKING, Answer, CommandMessage, Reply
 from supervisor.actors.registry import Registry
 from supervisor.actors.subscription import subscribe
 from supervisor.control.service import (
@@ -244,7 +244,7 @@ class Supervisor:
         return await self._await(message.reply)
 
     def _send(self, handle: ConversationHandle, message: CommandMessage) -> None:
-        wakes = message.command in _WAKING and isinstance(decide(message.command, handle.record.status), Act)
+        wakes = message.command in WAKING and isinstance(decide(message.command, handle.record.status), Act)
         if wakes:
             self._capacity.require()
         handle.send(message)
@@ -328,5 +328,4 @@ class Supervisor:
             raise ShuttingDown("the daemon is ending: ask again when it is back")
 
 
-_WAKING: Final = (Command.START, Command.RESUME, Command.RESTART)
 _LONGEST_CURSOR: Final = 19

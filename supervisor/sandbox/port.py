@@ -127,6 +127,9 @@ class SandboxProvider(Protocol):
     def sandbox_name(self, conversation: ConversationId, incarnation: int) -> str:
         """The name of this incarnation's sandbox: always the same for the same daemon."""
 
+    def know(self, name: str, engine_id: str) -> None:
+        """Take a record's word for what the engine calls a sandbox of ours: its name may change behind our back."""
+
     async def engine(self) -> EngineInfo:
         """Ask the engine who it is.
 

@@ -137,6 +137,9 @@ class FakeEngine:
         """As the port says."""
         return f"{self.owner[:8]}-{conversation}-{incarnation}"
 
+    def know(self, name: str, engine_id: str) -> None:
+        """As the port says; nobody renames its sandboxes."""
+
     async def engine(self) -> EngineInfo:
         """As the port says."""
         await self._answer("engine")

@@ -36,6 +36,7 @@ OK = Answer(204)
 FOREIGN_EVENT = {"Action": "start", "Actor": {"ID": "", "Attributes": {}}}
 CREATE = "POST /containers/create"
 INSPECT = f"GET /containers/{NAME}/json"
+INSPECT_BY_ID = "GET /containers/f00/json"
 
 
 def container(status: str, name: str = NAME) -> Answer:
@@ -69,6 +70,7 @@ def engine(tmp_path: Path) -> Iterator[FakeEngine]:
                 CREATE: Answer(201, {"Id": "f00"}),
                 "POST /containers/f00/start": OK,
                 INSPECT: container("running"),
+                INSPECT_BY_ID: container("running"),
             }
         )
         yield engine
@@ -88,7 +90,7 @@ async def test_launch_costs_four_requests(engine: FakeEngine, provider: DockerPr
     engine.asked.clear()
     view = await provider.launch(PLAN)
     assert view.url == "http://127.0.0.1:49153"
-    assert engine.asked == ["POST /volumes/create", CREATE, "POST /containers/f00/start", INSPECT]
+    assert engine.asked == ["POST /volumes/create", CREATE, "POST /containers/f00/start", INSPECT_BY_ID]
 
 
 @pytest.mark.parametrize(
@@ -107,8 +109,7 @@ async def test_hidden_containers_have_no_direct_endpoint(
 async def test_taken_name_that_shows_nothing_is_tried_again(engine: FakeEngine, provider: DockerProvider) -> None:
     """Another create is under way; if it never shows, the engine is in trouble."""
     answers = iter([refusal(409, "name is in use"), Answer(201, {"Id": "f00"})])
-    looks = iter([refusal(404, "No such container"), container("running")])
-    engine.tell({CREATE: lambda: next(answers), INSPECT: lambda: next(looks)})
+    engine.tell({CREATE: lambda: next(answers), INSPECT: refusal(404, "No such container")})
     assert (await provider.launch(PLAN)).state is SandboxState.RUNNING
     engine.tell({CREATE: refusal(409, "name is in use"), INSPECT: refusal(404, "No such container")})
     with pytest.raises(EngineUnavailable, match="exists and that it does not"):
@@ -119,11 +120,10 @@ async def test_taken_name_that_shows_nothing_is_tried_again(engine: FakeEngine, 
 async def test_container_on_its_way_out_is_replaced(engine: FakeEngine, provider: DockerProvider, status: str) -> None:
     """Its removal is waited for, and then the name is free."""
     answers = iter([refusal(409, "name is in use"), Answer(201, {"Id": "f00"})])
-    looks = iter([container(status), container("running")])
     engine.tell(
         {
             CREATE: lambda: next(answers),
-            INSPECT: lambda: next(looks),
+            INSPECT: container(status),
             "DELETE /containers/f00": refusal(409, "removal of container f00 is already in progress"),
             "POST /containers/f00/wait": Answer(body={"StatusCode": 0}),
         }
@@ -149,7 +149,7 @@ async def test_refused_start_leaves_nothing(engine: FakeEngine, provider: Docker
 
 async def test_sandbox_removed_right_after_its_start_is_a_failure(engine: FakeEngine, provider: DockerProvider) -> None:
     """Someone else did that."""
-    engine.tell({INSPECT: refusal(404, "No such container")})
+    engine.tell({INSPECT_BY_ID: refusal(404, "No such container")})
     with pytest.raises(SandboxFailed, match="removed by someone else"):
         await provider.launch(PLAN)
 
@@ -158,6 +158,27 @@ async def test_container_found_by_its_id_is_not_the_one(engine: FakeEngine, prov
     """The engine takes the beginning of an id for a name."""
     engine.tell({INSPECT: container("running", name="another")})
     assert await provider.inspect(NAME) is None
+
+
+@pytest.mark.parametrize("taken", [False, True])
+async def test_renamed_container_is_still_ours_and_gets_its_name_back(
+    engine: FakeEngine, provider: DockerProvider, taken: bool
+) -> None:
+    """It is found by the id that it had when it was made, or that a record remembers."""
+    provider.know(NAME, "f00")
+    engine.tell(
+        {
+            INSPECT: refusal(404, "No such container"),
+            INSPECT_BY_ID: container("running", name="another"),
+            "POST /containers/f00/rename": refusal(409, "name is in use") if taken else OK,
+            "POST /containers/f00/kill": OK,
+        }
+    )
+    view = await provider.inspect(NAME)
+    assert view is not None
+    assert (view.name, view.id) == (NAME, "f00")
+    await provider.kill(NAME)
+    assert {"POST /containers/f00/rename", "POST /containers/f00/kill"} <= set(engine.asked)
 
 
 async def test_failed_start_shows_in_a_created_container(engine: FakeEngine, provider: DockerProvider) -> None:
@@ -215,10 +236,10 @@ async def test_workspace_that_cannot_be_removed_is_reported(engine: FakeEngine, 
 async def test_replaced_engine_is_asked_for_its_version_again(engine: FakeEngine, provider: DockerProvider) -> None:
     """One that no longer speaks the version that the old one told."""
     assert await provider.inspect(NAME) is not None
-    engine.tell({INSPECT: refusal(400, "client version 1.41 is too old. Minimum supported API version is 1.44")})
+    engine.tell({INSPECT_BY_ID: refusal(400, "client version 1.41 is too old. Minimum supported API version is 1.44")})
     with pytest.raises(EngineUnavailable):
         await provider.inspect(NAME)
-    engine.tell({INSPECT: container("running")})
+    engine.tell({INSPECT_BY_ID: container("running")})
     assert await provider.inspect(NAME) is not None
     assert engine.asked.count("GET /version") == 2
 

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final
 
 import attrs
@@ -38,7 +39,8 @@ class Containers:
     """The containers of one owner.
 
     Changes go by the engine's id of a container that was seen to carry our labels, never by a name: a name may belong
-    to something foreign, or change hands. `_ids` remembers what was seen, by name.
+    to something foreign, or change hands. `_ids` remembers what was seen, by the name that it should have; one that
+    somebody has renamed is found by its id, and gets its name back.
     """
 
     names: Names
@@ -46,6 +48,10 @@ class Containers:
     pauses: Sequence[float] = _PAUSES
     _host: EngineHost | None = None
     _ids: dict[str, str] = attrs.field(factory=dict)
+
+    def know(self, name: str, container: str) -> None:
+        """Take somebody's word for the id of a container of ours."""
+        self._ids[name] = container
 
     def host(self, client: EngineClient) -> EngineHost:
         """The engine's host, asked once. Rootless engines keep their containers' addresses to themselves."""
@@ -76,7 +82,7 @@ class Containers:
     def inspect(self, client: EngineClient, name: str) -> SandboxView | None:
         """Look at our container of this name; a foreign one of the name is none of ours."""
         container = self._look(client, name)
-        return None if container is None else self._view(container)
+        return None if container is None else self._view(name, container)
 
     def pause(self, client: EngineClient, name: str) -> None:
         """Freeze it."""
@@ -134,28 +140,37 @@ class Containers:
         return known
 
     def _read_row(self, row: EngineJson) -> OwnedSandbox | None:
-        name = row["Names"][0].removeprefix("/")
-        ownership = self.names.read_ownership(name, row["Labels"])
+        ownership = self.names.read_labels(row["Labels"])
         if ownership is None:
+            return None
+        name = self.names.container(ownership.conversation, ownership.incarnation)
+        if row["Names"][0].removeprefix("/") != name and self._ids.get(name) != row["Id"]:
             return None
         self._ids[name] = row["Id"]
         return OwnedSandbox(name, ownership.conversation, ownership.incarnation, read_state(row["State"]))
 
     def _look(self, client: EngineClient, name: str) -> EngineJson | None:
-        container = _inspect(client, name)
-        if container is None or not self._is_ours(name, container):
+        known = self._ids.get(name)
+        container = _inspect(client, known or name)
+        if container is None or not (known or self._is_ours(name, container)):
             self._ids.pop(name, None)
             return None
         self._ids[name] = container["Id"]
+        if container["Name"].removeprefix("/") != name:
+            self._give_name_back(client, name, container["Id"])
         return container
+
+    def _give_name_back(self, client: EngineClient, name: str, container: str) -> None:
+        with suppress(APIError):  # somebody else's container may have the name by now: ours is still found by its id
+            client.rename(container, name)
 
     def _is_ours(self, name: str, container: EngineJson) -> bool:
         # An id that starts like the name would be found by it, too.
         asked = container["Name"].removeprefix("/") == name
         return asked and self.names.read_ownership(name, container["Config"]["Labels"] or {}) is not None
 
-    def _view(self, container: EngineJson) -> SandboxView:
-        return read_view(container, direct=self._host is not None and self._host.direct)
+    def _view(self, name: str, container: EngineJson) -> SandboxView:
+        return read_view(name, container, direct=self._host is not None and self._host.direct)
 
     def _claim_workspace(self, client: EngineClient, conversation: ConversationId) -> None:
         """Make the volume, or find out that it is there: the engine answers the same way, with its labels."""
@@ -186,7 +201,7 @@ class Containers:
         if container["State"]["Status"] in _GOING_AWAY:
             self.remove(client, name)
             return None
-        return self._wake(client, name, self._view(container))
+        return self._wake(client, name, self._view(name, container))
 
     def _wake(self, client: EngineClient, name: str, view: SandboxView) -> SandboxView | None:
         if view.state is SandboxState.RUNNING:

@@ -52,14 +52,18 @@ class Names:
         The name must fit the labels: an image that was committed from a sandbox hands its labels on to containers
         that are none of ours.
         """
+        ownership = self.read_labels(labels)
+        if ownership is None or name != self.container(ownership.conversation, ownership.incarnation):
+            return None
+        return ownership
+
+    def read_labels(self, labels: Mapping[str, str]) -> Ownership | None:
+        """What labels of ours say; None for foreign ones."""
         try:
-            conversation = parse_conversation_id(labels[CONVERSATION_LABEL])
-            incarnation = int(labels[INCARNATION_LABEL])
+            ownership = Ownership(parse_conversation_id(labels[CONVERSATION_LABEL]), int(labels[INCARNATION_LABEL]))
         except (KeyError, ValueError):
             return None
-        if labels.get(OWNER_LABEL) != self.owner or name != self.container(conversation, incarnation):
-            return None
-        return Ownership(conversation, incarnation)
+        return ownership if labels.get(OWNER_LABEL) == self.owner else None
 
     def owns_workspace(self, conversation: ConversationId, labels: Mapping[str, str] | None) -> bool:
         """Whether a volume of our name is ours; the engine says None for a volume without labels."""

@@ -84,6 +84,10 @@ class DockerProvider:
         """The container's name."""
         return self._containers.names.container(conversation, incarnation)
 
+    def know(self, name: str, engine_id: str) -> None:
+        """Remember a container's id; see the port."""
+        self._containers.know(name, engine_id)
+
     async def engine(self) -> EngineInfo:
         """Ask the engine who it is; see the port."""
         return await self._control.look(_engine_info)

@@ -20,8 +20,8 @@ def read_state(status: str) -> SandboxState:
     return _STATES.get(status, SandboxState.EXITED)
 
 
-def read_view(container: EngineJson, *, direct: bool) -> SandboxView:
-    """Read the answer to an inspection. With `direct` this host can reach the container's own address."""
+def read_view(name: str, container: EngineJson, *, direct: bool) -> SandboxView:
+    """Read the answer to an inspection of a sandbox. With `direct` this host can reach the container's own address."""
     state = container["State"]
     does = read_state(state["Status"])
     lives = does in (SandboxState.RUNNING, SandboxState.PAUSED)
@@ -30,7 +30,7 @@ def read_view(container: EngineJson, *, direct: bool) -> SandboxView:
     failed = does is SandboxState.EXITED or (does is SandboxState.CREATED and state["ExitCode"] != 0)
     return SandboxView(
         id=container["Id"],
-        name=container["Name"].removeprefix("/"),
+        name=name,
         image=container["Config"]["Image"],
         state=does,
         published=published,

@@ -1,0 +1,257 @@
+"""What must be true of a simulated host: at each commit while it runs, and at the end when everything has settled."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from typing import Final
+
+import attrs
+
+from supervisor.conversation.errors import InternalError, ShuttingDown
+from supervisor.conversation.events import RecordedEvent, StatusChanged
+from supervisor.conversation.json import JsonObject
+from supervisor.conversation.lifecycle import Status, is_legal
+from supervisor.conversation.record import ConversationRecord, ExecutionStatus, Intent
+from supervisor.conversation.restart import Cause
+from supervisor.journal.changes import Change, Create, JournalError, Update
+from tests.simulation.clients import Asked, Clients
+from tests.simulation.docker import Container, Engine
+from tests.simulation.host import SETTINGS, Host
+from tests.simulation.script import Kind
+
+_DEATHS: Final = (Cause.EXITED, Cause.OOM_KILLED, Cause.REMOVED)
+_ENDED: Final = (Status.STOPPED, Status.ARCHIVED)
+_TOLERANCE: Final = 0.001
+_HOPELESS: Final = (126, 127)
+
+
+def watch(host: Host, clients: Clients) -> None:
+    """Check each change as it becomes durable, while the truth can still be seen."""
+    host.on_change = lambda change: clients.wrong.extend(_wrong_with(change, host))
+
+
+def _wrong_with(change: Change, host: Host) -> Iterator[str]:
+    if not isinstance(change, Create | Update):
+        return
+    record, engine = change.record, host.engine
+    for event in change.events:
+        if not isinstance(event, StatusChanged):
+            continue
+        container = _container_of(record, engine)
+        if event.to is Status.RUNNING:
+            server = host.agents.servers.get(container.id) if container is not None else None
+            if container is not None and (server is None or not server.seen_ready):
+                yield f"{record.id} became RUNNING and its agent server was never seen ready"
+        if event.before is Status.RUNNING and event.reason in _DEATHS and container is not None and container.is_alive:
+            yield f"{record.id} was declared dead ({event.reason}) and lives"
+        if event.to is Status.PAUSED and container is not None and container.status == "running":
+            yield f"{record.id} became PAUSED and its container runs"
+
+
+def _container_of(record: ConversationRecord, engine: Engine) -> Container | None:
+    """The container of the record's sandbox, by its id or, where that was never heard, by its name."""
+    if record.sandbox is None:
+        return None
+    wanted = (record.sandbox.id, record.sandbox.name)
+    return next((one for one in engine.containers.values() if one.id == wanted[0] or one.name == wanted[1]), None)
+
+
+@attrs.frozen(eq=False)
+class Ending:
+    """A host at its end: `records` and `events` are what the journal holds."""
+
+    host: Host
+    clients: Clients
+    records: Sequence[ConversationRecord]
+    events: Sequence[RecordedEvent]
+    clock_was_stepped: bool
+    disk_was_full: bool
+
+
+def wrong_at_the_end(ending: Ending) -> list[str]:
+    """Every promise that was not kept."""
+    checks: tuple[Callable[[Ending], Iterator[str]], ...] = (
+        _check_one_container_each,
+        _check_containers_fit_records,
+        _check_records_fit_containers,
+        _check_sequence,
+        _check_transitions,
+        _check_subscriber,
+        _check_answers,
+        _check_forced_stops,
+        _check_restarts,
+        _check_agents,
+    )
+    return [*ending.clients.wrong, *(problem for check in checks for problem in check(ending))]
+
+
+def _check_one_container_each(ending: Ending) -> Iterator[str]:
+    for conversation, most in ending.host.engine.most_at_once.items():
+        if most > 1:
+            yield f"{conversation} had {most} containers at once"
+
+
+def _check_containers_fit_records(ending: Ending) -> Iterator[str]:
+    wanted = [_container_of(record, ending.host.engine) for record in ending.records]
+    for container in ending.host.engine.containers.values():
+        if container not in wanted:
+            yield f"container {container.name} ({container.status}) is wanted by no record"
+    known = {record.id for record in ending.records}
+    for volume in ending.host.engine.volumes.values():
+        conversation = volume["io.conversationd.conversation"]
+        if conversation not in known:
+            yield f"the volume of {conversation} is left, and no record is"
+
+
+def _check_records_fit_containers(ending: Ending) -> Iterator[str]:
+    for record in ending.records:
+        container = _container_of(record, ending.host.engine)
+        does = container.status if container is not None else "gone"
+        if record.status is Status.RUNNING and does != "running":
+            yield f"{record.id} is RUNNING and its container is {does}"
+        if record.status is Status.PAUSED and does == "running":
+            yield f"{record.id} is PAUSED and its container runs"
+        if record.status in _ENDED and does in ("running", "paused"):
+            yield f"{record.id} is {record.status} and its container is {does}"
+        if record.status is Status.STARTING:
+            yield f"{record.id} is still STARTING"
+        cold_resume = record.status is Status.PAUSED and record.intent is Intent.CREATE
+        if record.intent is not None and not cold_resume:
+            yield f"{record.id} is {record.status} and still intends to {record.intent}"
+
+
+def _check_sequence(ending: Ending) -> Iterator[str]:
+    seqs = [event.seq for event in ending.events]
+    if seqs != list(range(1, len(seqs) + 1)):
+        yield f"the sequence numbers have gaps or repeats: {seqs}"
+
+
+def _check_transitions(ending: Ending) -> Iterator[str]:
+    at: dict[str, Status | None] = {}
+    for event in ending.events:
+        conversation, data = event.conversation or "", _data(event)
+        if event.kind == "status":
+            before = Status(str(data["from"])) if data["from"] else None
+            after = Status(str(data["to"]))
+            if at.get(conversation) is not before or not is_legal(before, after):
+                yield f"{conversation} went from {at.get(conversation)} by {event.data}"
+            at[conversation] = after
+        elif event.kind == "deleted":
+            at[conversation] = None
+        elif event.kind == "alert" and not ending.disk_was_full:
+            yield f"an alert: {event.data}"
+    for record in ending.records:
+        if at.get(record.id) is not record.status:
+            yield f"{record.id} is {record.status}, and by its events {at.get(record.id)}"
+    left = {name for name, status in at.items() if status is not None} - {record.id for record in ending.records}
+    if left:
+        yield f"by their events these conversations are there, and they are not: {left}"
+
+
+def _check_subscriber(ending: Ending) -> Iterator[str]:
+    if ending.clients.heard != list(ending.events):
+        yield f"the subscriber heard {len(ending.clients.heard)} events, the journal has {len(ending.events)}"
+
+
+def _check_answers(ending: Ending) -> Iterator[str]:
+    for asked in ending.clients.asked:
+        if asked.lost:
+            continue
+        if asked.answered is None:
+            yield f"nobody answered: {asked.step} of {asked.at:.3f}"
+        elif asked.answered > asked.by:
+            yield f"{asked.step} of {asked.at:.3f} was answered at {asked.answered:.3f}, and not by {asked.by:.3f}"
+        elif isinstance(asked.error, InternalError | JournalError) and not ending.disk_was_full:
+            yield f"a bug was answered: {asked.error}"
+
+
+def _check_forced_stops(ending: Ending) -> Iterator[str]:
+    """Where a forced stop was the last word, and was heard, nothing runs."""
+    last: dict[str, Asked] = {}
+    for asked in ending.clients.asked:
+        last[asked.step.what] = asked
+    for record in ending.records:
+        word = last.get(record.id)
+        if word is None or word.step.kind is not Kind.FORCE_STOP or word.lost:
+            continue
+        if not isinstance(word.error, ShuttingDown | JournalError | InternalError) and record.status not in _ENDED:
+            yield f"{record.id} is {record.status} after a forced stop ({word.error})"
+
+
+def _check_restarts(ending: Ending) -> Iterator[str]:
+    if ending.clock_was_stepped:
+        return
+    by_conversation: dict[str, list[RecordedEvent]] = {}
+    for event in ending.events:
+        by_conversation.setdefault(event.conversation or "", []).append(event)
+    for conversation, events in by_conversation.items():
+        yield from _Allowance(conversation).spend(events)
+
+
+@attrs.define
+class _Allowance:
+    """One conversation's restarts, counted apart from the product."""
+
+    conversation: str
+    spent: list[tuple[datetime, str]] = attrs.field(factory=list)
+    due: datetime | None = None
+
+    def spend(self, events: Sequence[RecordedEvent]) -> Iterator[str]:
+        for event in events:
+            data = _data(event)
+            match event.kind:
+                case "status" if data["to"] == "STARTING" and data["reason"] in ("start", "restart"):
+                    self.spent, self.due = [], None
+                case "status" if data["to"] == "ERROR" and data["reason"] in list(Cause):
+                    yield from self._give_up(event, data)
+                case "status" if data["to"] in ("STOPPED", "RUNNING"):
+                    self.due = None
+                case "restart_scheduled":
+                    yield from self._restart(event, data)
+                case "phase" if self.due is not None and event.at < self.due:
+                    yield f"{self.conversation} was restarted at {event.at}, and not from {self.due}"
+                case _:
+                    pass
+
+    def _recent(self, at: datetime) -> list[tuple[datetime, str]]:
+        return [past for past in self.spent if (at - past[0]).total_seconds() < SETTINGS.restart.window]
+
+    def _restart(self, event: RecordedEvent, data: JsonObject) -> Iterator[str]:
+        policy = SETTINGS.restart
+        cause, delay = str(data["cause"]), float(str(data["delay"]))
+        self.spent = self._recent(event.at)
+        if len(self.spent) >= policy.max_restarts:
+            yield f"{self.conversation} was restarted more than {policy.max_restarts} times in {policy.window:g} s"
+        if cause == Cause.OOM_KILLED and any(past == Cause.OOM_KILLED for _, past in self.spent):
+            yield f"{self.conversation} was restarted twice for its memory"
+        plain = min(policy.backoff_max, policy.backoff_initial * 2.0 ** len(self.spent))
+        if abs(delay - plain) > plain * policy.jitter + _TOLERANCE:
+            yield f"{self.conversation} was restarted after {delay:g} s, and not after about {plain:g} s"
+        self.spent.append((event.at, cause))
+        self.due = datetime.fromisoformat(str(data["at"]))
+
+    def _give_up(self, event: RecordedEvent, data: JsonObject) -> Iterator[str]:
+        recent = self._recent(event.at)
+        ooms = any(past == Cause.OOM_KILLED for _, past in recent)
+        spent = len(recent) >= SETTINGS.restart.max_restarts or (data["reason"] == Cause.OOM_KILLED and ooms)
+        if not spent and data.get("exit_code") not in _HOPELESS:
+            yield f"{self.conversation} was given up after {len(recent)} restarts"
+
+
+def _check_agents(ending: Ending) -> Iterator[str]:
+    for record in ending.records:
+        mind = ending.host.agents.minds.get(record.id)
+        container = _container_of(record, ending.host.engine)
+        if record.status is not Status.RUNNING or mind is None or container is None:
+            continue
+        if mind.status is ExecutionStatus.PAUSED and mind.paused_in == container.id:
+            yield f"{record.id} is RUNNING and its agent is paused"
+        if record.execution_status is not mind.status:
+            yield f"{record.id} says that its agent is {record.execution_status}, and it is {mind.status}"
+        if record.run_on_resume:
+            yield f"{record.id} runs and still has its agent's run to come"
+
+
+def _data(event: RecordedEvent) -> JsonObject:
+    data: JsonObject = json.loads(event.data)
+    return data

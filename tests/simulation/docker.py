@@ -1,0 +1,538 @@
+"""Docker's engine in memory: what it does, when it does it, and what it says of that, at the level of its API.
+
+It runs in tasks of its own, so that what it was asked for happens even if whoever asked was killed meanwhile. Its
+answers and its words are those of a Docker Engine 20.10; what it can do wrong is listed in `Fault`.
+"""
+
+import itertools
+import json
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Mapping
+from enum import StrEnum
+from random import Random
+from typing import Final
+
+import attrs
+import trio
+from docker.errors import APIError, ImageNotFound, NotFound
+from requests import Response
+from requests.exceptions import ConnectionError as ConnectionBroke
+from requests.exceptions import ReadTimeout
+
+from supervisor.conversation.ids import ConversationId
+from supervisor.conversation.json import JsonObject
+from supervisor.sandbox.docker.names import CONVERSATION_LABEL
+from supervisor.sandbox.docker.views import EngineJson
+
+HISTORY: Final = 256
+_ALIVE: Final = ("running", "paused")
+_LATENCY: Final[Mapping[str, tuple[float, float]]] = {
+    "create": (0.01, 0.2),
+    "start": (0.05, 0.6),
+    "pause": (0.01, 0.1),
+    "unpause": (0.01, 0.1),
+    "remove": (0.02, 0.5),
+}
+_ANY_LATENCY: Final = (0.001, 0.03)
+_SLOW: Final = 0.02
+
+
+class Fault(StrEnum):
+    """What can go wrong with one call."""
+
+    NOT_SENT = "not sent"
+    REFUSED = "fails before it has an effect"
+    FAILED_AFTER = "fails after its effect"
+    REPLY_LOST = "its reply is lost"
+    LATE = "has its effect when nobody waits for it any more"
+    HANGS = "never answers and has no effect"
+    TAKEN = "is refused with 409"
+
+
+class Mood(StrEnum):
+    """How the engine as a whole does."""
+
+    UP = "up"
+    DOWN = "down"
+    HUNG = "hung"
+
+
+def status(code: int) -> Response:
+    """An HTTP response, as docker-py's errors look at it."""
+    response = Response()
+    response.status_code = code
+    return response
+
+
+@attrs.define(eq=False)
+class Container:
+    """One container, and the agent server in it, of which the engine knows nothing but that it runs."""
+
+    id: str
+    name: str
+    labels: Mapping[str, str]
+    image: str
+    port: int
+    status: str = "created"
+    exit_code: int = 0
+    oom_killed: bool = False
+    started: int = 0
+
+    @property
+    def conversation(self) -> ConversationId:
+        """Whose it is."""
+        return ConversationId(self.labels[CONVERSATION_LABEL])
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it has processes, frozen or not."""
+        return self.status in _ALIVE
+
+
+class Stream:
+    """An answer without an end, as a lane's reader sees it."""
+
+    def __init__(self) -> None:
+        self._chunks: deque[bytes] = deque()
+        self._arrived = trio.Event()
+        self.ended = False
+
+    def push(self, message: EngineJson) -> None:
+        """Send one message."""
+        if not self.ended:
+            self._chunks.append(json.dumps(message).encode() + b"\n")
+            self._arrived.set()
+
+    def end(self) -> None:
+        """Nothing more comes."""
+        self.ended = True
+        self._arrived.set()
+
+    close = end
+
+    async def next_chunk(self) -> bytes:
+        """The next message; none at the end."""
+        await trio.lowlevel.checkpoint()
+        while not self._chunks:
+            if self.ended:
+                return b""
+            self._arrived = trio.Event()
+            await self._arrived.wait()
+        return self._chunks.popleft()
+
+
+@attrs.define(eq=False)
+class Call:
+    """One request under way; `settle` is the engine's, `abandon` the network's: the first one counts."""
+
+    done: trio.Event = attrs.field(factory=trio.Event)
+    answer: object = None
+    error: Exception | None = None
+
+    def settle(self, answer: object, error: Exception | None) -> None:
+        """Give the answer, or the error."""
+        if not self.done.is_set():
+            self.answer, self.error = answer, error
+            self.done.set()
+
+    async def wait(self, seconds: float) -> object:
+        """Wait so long for the answer.
+
+        Raises:
+            ReadTimeout: it did not come.
+            APIError: it is an error.
+        """
+        with trio.move_on_after(seconds):
+            await self.done.wait()
+        if not self.done.is_set():
+            raise ReadTimeout(f"no answer in {seconds:g} s")
+        if self.error is not None:
+            raise self.error
+        return self.answer
+
+
+class Engine:
+    """See the module. `nursery` is the host's: it outlives every daemon. `wall` tells the time on the host's wall."""
+
+    def __init__(self, random: Random, nursery: trio.Nursery, wall: Callable[[], float]) -> None:
+        self.random = random
+        self.mood = Mood.UP
+        self.containers: dict[str, Container] = {}
+        self.volumes: dict[str, Mapping[str, str]] = {}
+        self.images = {"image"}
+        self.live_restore = False
+        self.faults: dict[str, deque[Fault]] = {}
+        self.term_time = 0.1
+        self.event_delay = 0.0
+        self.events_lost = 0
+        self.events_twice = 0
+        self.pull_steps: list[tuple[float, int]] = [(0.5, 100)]
+        self.most_at_once: Counter[ConversationId] = Counter()
+        self.on_start: Callable[[Container], None] = lambda container: None
+        self.on_volume_removed: Callable[[ConversationId], object] = lambda conversation: None
+        self._nursery = nursery
+        self._wall = wall
+        self._numbers = itertools.count(1)
+        self._reserved: set[str] = set()
+        self._history: deque[EngineJson] = deque(maxlen=HISTORY)
+        self._listeners: list[Stream] = []
+        self._pulls: list[Stream] = []
+
+    # How calls come in and what becomes of them.
+
+    async def mutate(
+        self, call: Call, op: str, effect: Callable[[], Awaitable[object]], limit: float, name: str | None = None
+    ) -> object:
+        """A call that changes something: it is carried out whether or not anybody waits for it to the end.
+
+        A call that makes a container reserves its `name` as it comes in, as the engine does.
+
+        Raises:
+            ConnectionBroke: it did not reach the engine, or the reply was lost.
+            ReadTimeout: nothing came within `limit` seconds.
+            APIError: the engine says no.
+        """
+        fault = self._take_fault(op)
+        await trio.sleep(0.001)
+        if self.mood is Mood.DOWN or fault is Fault.NOT_SENT:
+            raise ConnectionBroke("connection refused")
+        if self.mood is Mood.UP and fault is not Fault.HANGS:
+            delay = limit + self.random.uniform(0.1, 20) if fault is Fault.LATE else self._latency(op)
+            self._nursery.start_soon(self._carry_out, call, effect, fault, delay, name)
+        return await call.wait(limit)
+
+    async def look(self, op: str, effect: Callable[[], object], limit: float) -> object:
+        """A call that changes nothing. Raises the same."""
+        fault = self._take_fault(op)
+        await trio.sleep(0.001)
+        if self.mood is Mood.DOWN or fault in (Fault.NOT_SENT, Fault.REPLY_LOST):
+            raise ConnectionBroke("connection refused")
+        latency = self._latency(op)
+        if self.mood is Mood.HUNG or fault in (Fault.HANGS, Fault.LATE) or latency > limit:
+            await trio.sleep(limit)
+            raise ReadTimeout(f"no answer in {limit:g} s")
+        await trio.sleep(latency)
+        if fault in (Fault.REFUSED, Fault.FAILED_AFTER):
+            raise server_error("the simulated engine has a bad moment")
+        return effect()
+
+    def _latency(self, op: str) -> float:
+        low, high = _LATENCY.get(op, _ANY_LATENCY)
+        slow = 50.0 if self.random.random() < _SLOW else 1.0
+        return self.random.uniform(low, high) * slow
+
+    def _take_fault(self, op: str) -> Fault | None:
+        waiting = self.faults.get(op)
+        return waiting.popleft() if waiting else None
+
+    async def _carry_out(
+        self,
+        call: Call,
+        effect: Callable[[], Awaitable[object]],
+        fault: Fault | None,
+        delay: float,
+        name: str | None,
+    ) -> None:
+        await trio.lowlevel.checkpoint()
+        if name is not None:
+            try:
+                self.reserve(name)
+            except APIError as error:
+                call.settle(None, error)
+                return
+        await trio.sleep(delay)
+        if name is not None:
+            self._reserved.discard(name)
+        if self.mood is Mood.DOWN:
+            call.settle(None, ConnectionBroke("the engine went away"))
+            return
+        if fault is Fault.REFUSED:
+            call.settle(None, server_error("the simulated engine has a bad moment"))
+            return
+        if fault is Fault.TAKEN:
+            call.settle(None, conflict("the container name is already in use, or so it seems"))
+            return
+        try:
+            answer = await effect()
+        except APIError as error:
+            call.settle(None, error)
+            return
+        if fault is Fault.FAILED_AFTER:
+            call.settle(None, server_error("context canceled"))
+        elif fault is Fault.REPLY_LOST:
+            call.settle(None, ConnectionBroke("the connection was reset"))
+        else:
+            call.settle(answer, None)
+
+    # What it can be asked.
+
+    def find(self, name: str) -> Container:
+        """A container by name or id.
+
+        Raises:
+            NotFound: there is none.
+        """
+        for container in self.containers.values():
+            if name in (container.id, container.name):
+                return container
+        raise NotFound("", response=status(404), explanation=f"No such container: {name}")
+
+    async def create(self, name: str, body: JsonObject) -> str:
+        """Make a container that does not run yet; its name was reserved when the call came in."""
+        await trio.lowlevel.checkpoint()
+        if any(known.name == name for known in self.containers.values()):
+            raise self._taken(name)
+        image, labels = str(body["Image"]), body["Labels"]
+        if image not in self.images:
+            raise ImageNotFound("", response=status(404), explanation=f"No such image: {image}")
+        number = next(self._numbers)
+        made = Container(f"{number:064x}", name, dict(labels), image, 40000 + number)  # type: ignore[arg-type]  # ours are strings
+        self.containers[made.id] = made
+        owned = sum(one.conversation == made.conversation for one in self.containers.values())
+        self.most_at_once[made.conversation] = max(self.most_at_once[made.conversation], owned)
+        self.tell("create", made)
+        return made.id
+
+    def reserve(self, name: str) -> None:
+        """Keep a name for a container that is going to be made.
+
+        Raises:
+            APIError: it is taken, if only by a container that is being made.
+        """
+        if name in self._reserved:
+            raise self._taken(name)
+        self._reserved.add(name)
+
+    def _taken(self, name: str) -> APIError:
+        return conflict(f'Conflict. The container name "/{name}" is already in use')
+
+    async def start(self, name: str) -> None:
+        """Run it; one that runs is left alone."""
+        await trio.lowlevel.checkpoint()
+        container = self.find(name)
+        if container.status == "paused":
+            raise conflict("cannot start a paused container, try unpause instead")
+        if container.status != "running":
+            container.status, container.exit_code, container.oom_killed = "running", 0, False
+            container.started += 1
+            self.tell("start", container)
+            self.on_start(container)
+
+    async def pause(self, name: str) -> None:
+        """Freeze it."""
+        await trio.lowlevel.checkpoint()
+        container = self.find(name)
+        if container.status == "paused":
+            raise conflict(f"Container {container.id} is already paused")
+        if container.status != "running":
+            raise conflict(f"Container {container.id} is not running")
+        container.status = "paused"
+        self.tell("pause", container)
+
+    async def unpause(self, name: str) -> None:
+        """Thaw it."""
+        await trio.lowlevel.checkpoint()
+        container = self.find(name)
+        if container.status != "paused":
+            raise server_error(f"Container {container.id} is not paused")
+        container.status = "running"
+        self.tell("unpause", container)
+
+    async def stop(self, name: str, grace: float) -> None:
+        """SIGTERM, and SIGKILL when the grace period is over."""
+        container = self.find(name)
+        self.tell("kill", container, signal="15")
+        if container.is_alive:
+            gentle = self.term_time <= grace
+            await trio.sleep(min(self.term_time, grace))
+            self.end(container, 143 if gentle else 137)
+        await trio.lowlevel.checkpoint()
+
+    async def kill(self, name: str) -> None:
+        """SIGKILL."""
+        await trio.lowlevel.checkpoint()
+        container = self.find(name)
+        if not container.is_alive:
+            raise conflict(f"Cannot kill container: {name}: Container {container.id} is not running")
+        self.tell("kill", container, signal="9")
+        self.end(container, 137)
+
+    async def remove(self, name: str) -> None:
+        """Remove it, running or not."""
+        await trio.lowlevel.checkpoint()
+        container = self.find(name)
+        self.end(container, 137)
+        del self.containers[container.id]
+        self.tell("destroy", container)
+
+    async def create_volume(self, name: str, labels: Mapping[str, str]) -> EngineJson:
+        """Make a volume, or answer with the one that is there."""
+        await trio.lowlevel.checkpoint()
+        return {"Labels": self.volumes.setdefault(name, dict(labels))}
+
+    async def remove_volume(self, name: str) -> None:
+        """Remove a volume that no container uses."""
+        await trio.lowlevel.checkpoint()
+        if any(container.name.startswith(name + "-") for container in self.containers.values()):
+            raise conflict("volume is in use")
+        labels = self.volumes.pop(name, None)
+        if labels is None:
+            raise NotFound("", response=status(404), explanation=f"no such volume: {name}")
+        self.on_volume_removed(ConversationId(labels[CONVERSATION_LABEL]))
+
+    def inspect(self, name: str) -> EngineJson:
+        """What an inspection of a container answers."""
+        found = self.find(name)
+        bound = [{"HostIp": "127.0.0.1", "HostPort": str(found.port)}] if found.is_alive else None
+        return {
+            "Id": found.id,
+            "Name": f"/{found.name}",
+            "Config": {"Labels": found.labels, "Image": found.image},
+            "State": {
+                "Status": found.status,
+                "ExitCode": found.exit_code,
+                "OOMKilled": found.oom_killed,
+                "Error": "",
+            },
+            "NetworkSettings": {"Ports": {"8000/tcp": bound}, "Networks": {}},
+        }
+
+    def listing(self, label: str) -> list[EngineJson]:
+        """Every container that carries a label `name=value`."""
+        name, _, value = label.partition("=")
+        return [
+            {"Id": one.id, "Names": [f"/{one.name}"], "Labels": one.labels, "State": one.status}
+            for one in self.containers.values()
+            if one.labels.get(name) == value
+        ]
+
+    def check_image(self, image: str) -> None:
+        """Raise `ImageNotFound` for an image that is not here."""
+        if image not in self.images:
+            raise ImageNotFound("", response=status(404), explanation=f"No such image: {image}")
+
+    def open_events(self, since: float) -> Stream:
+        """The events from a time on: as many of the old ones as are kept, then the new ones."""
+        stream = Stream()
+        for event in self._history:
+            if event["timeNano"] / 1e9 >= since:
+                stream.push(event)
+        self._listeners.append(stream)
+        return stream
+
+    def open_pull(self, image: str) -> Stream:
+        """Fetch an image, as `pull_steps` has it: seconds to wait, and the bytes that have come then."""
+        stream = Stream()
+        self._pulls.append(stream)
+        self._nursery.start_soon(self._pull, stream, image)
+        return stream
+
+    # What happens to it, and in it.
+
+    def end(self, container: Container, exit_code: int, *, oom: bool = False) -> None:
+        """A container's processes end."""
+        if not container.is_alive:
+            return
+        container.status, container.exit_code, container.oom_killed = "exited", exit_code, oom
+        if oom:
+            self.tell("oom", container)
+        self.tell("die", container, exitCode=str(exit_code))
+
+    async def rename(self, found: str, name: str) -> None:
+        """Give it another name."""
+        await trio.lowlevel.checkpoint()
+        if any(known.name == name for known in self.containers.values()):
+            raise self._taken(name)
+        container = self.find(found)
+        before, container.name = container.name, name
+        self.tell("rename", container, oldName=f"/{before}")
+
+    def break_next(self, op: str, fault: Fault, times: int) -> None:
+        """Let the next calls of a kind go wrong."""
+        self.faults.setdefault(op, deque()).extend([fault] * times)
+
+    def fall(self, *, hung: bool = False) -> None:
+        """The engine goes away, or hangs; containers live on as they are."""
+        self.mood = Mood.HUNG if hung else Mood.DOWN
+        if not hung:
+            for stream in (*self._listeners, *self._pulls):
+                stream.end()
+            self._listeners.clear()
+            self._pulls.clear()
+
+    def rise(self) -> None:
+        """It answers again."""
+        self.mood = Mood.UP
+
+    def restart(self) -> None:
+        """The engine's process is killed and started: without live-restore its containers die with it.
+
+        Nobody is told of these ends: a new engine has a new history.
+        """
+        self.fall()
+        self._history.clear()
+        for container in self.containers.values():
+            if container.is_alive and not self.live_restore:
+                container.status, container.exit_code = "exited", 137
+        self.rise()
+
+    async def _pull(self, stream: Stream, image: str) -> None:
+        await trio.lowlevel.checkpoint()
+        for delay, current in self.pull_steps:
+            if delay < 0:
+                return
+            await trio.sleep(delay)
+            if current < 0:
+                stream.push({"error": "the registry is not well"})
+                stream.end()
+                return
+            detail = {"current": current, "total": self.pull_steps[-1][1]}
+            stream.push({"status": "Downloading", "id": "layer", "progressDetail": detail})
+        if not stream.ended:
+            self.images.add(image)
+            stream.end()
+
+    def tell(self, action: str, container: Container, **attributes: str) -> None:
+        """Send an event, unless it is to be lost."""
+        event: EngineJson = {
+            "Action": action,
+            "timeNano": int(self._wall() * 1e9),
+            "Actor": {
+                "ID": container.id,
+                "Attributes": {**container.labels, "name": container.name, "image": container.image, **attributes},
+            },
+        }
+        self._history.append(event)
+        if self.mood is not Mood.UP:
+            return
+        if self.events_lost:
+            self.events_lost -= 1
+            return
+        repeats = 1
+        if self.events_twice:
+            self.events_twice -= 1
+            repeats = 2
+        for _ in range(repeats):
+            self._deliver(event)
+
+    def _deliver(self, event: EngineJson) -> None:
+        if self.event_delay:
+            self._nursery.start_soon(self._deliver_late, event, tuple(self._listeners), self.event_delay)
+        else:
+            for stream in self._listeners:
+                stream.push(event)
+
+    async def _deliver_late(self, event: EngineJson, listeners: tuple[Stream, ...], delay: float) -> None:
+        await trio.sleep(delay)
+        for stream in listeners:
+            stream.push(event)
+
+
+def conflict(words: str) -> APIError:
+    """The engine's 409."""
+    return APIError("", response=status(409), explanation=words)
+
+
+def server_error(words: str) -> APIError:
+    """The engine's 500."""
+    return APIError("", response=status(500), explanation=words)

@@ -1,0 +1,283 @@
+"""Bugs that one could have made, planted one at a time: the simulator has to find each of them.
+
+`python -m tests.simulation.mutants` plants them all and prints by which seed each was found, and how.
+"""
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from datetime import datetime
+from typing import Any, Final
+from unittest import mock
+
+import attrs
+import click
+import trio
+
+from supervisor.actors import boot, effects, sight
+from supervisor.actors.boot import Boot
+from supervisor.actors.context import ActorContext
+from supervisor.actors.engines import EngineSight
+from supervisor.actors.findings import Died
+from supervisor.actors.keeper import RecordKeeper
+from supervisor.actors.sight import SandboxSight
+from supervisor.conversation.errors import ConversationdError
+from supervisor.conversation.events import Event, RecordedEvent
+from supervisor.conversation.json import JsonObject
+from supervisor.conversation.record import ConversationRecord, Intent, Phase
+from supervisor.conversation.restart import Cause, PastRestart, RestartDecision, RestartPolicy, decide_restart
+from supervisor.journal.codec import encode_event_data
+from supervisor.journal.journal import Journal
+from supervisor.sandbox.docker import DockerProvider, containers
+from supervisor.sandbox.docker.client import EngineClient
+from supervisor.sandbox.port import SandboxView
+from tests.simulation.play import play
+from tests.simulation.script import make_script
+
+MOST_SEEDS: Final = 600
+
+
+def _replace(owner: object, name: str, new: object) -> AbstractContextManager[object]:
+    return mock.patch.object(owner, name, new)
+
+
+async def _do_nothing(*_: object, **__: object) -> None:
+    await trio.lowlevel.checkpoint()
+
+
+@contextmanager
+def _announce_before_commit() -> Iterator[None]:
+    real = Journal._write
+
+    async def write(self: Journal, batch: list[Any]) -> None:
+        seq = self.last_seq
+        told = []
+        for change in (waiting.change for waiting in batch):
+            for event in change.events:
+                seq += 1
+                data = encode_event_data(event)
+                told.append(RecordedEvent(seq, change.at, change.conversation, event.kind, data))
+        self._announce(told)
+        await trio.sleep(0.001)
+        with mock.patch.object(self, "_announce"):
+            await real(self, batch)
+
+    with _replace(Journal, "_write", write):
+        yield
+
+
+@contextmanager
+def _answer_before_commit() -> Iterator[None]:
+    real = RecordKeeper._commit
+
+    async def commit(self: RecordKeeper, record: ConversationRecord, events: tuple[Event, ...]) -> None:
+        self.record = attrs.evolve(record, updated_at=self.now())
+        await trio.sleep(0.001)
+        await real(self, record, events)
+
+    real_stopped = effects._stopped
+
+    async def stopped(keeper: RecordKeeper, *told: Event) -> None:
+        with mock.patch.object(RecordKeeper, "_commit", _do_nothing):
+            await real_stopped(keeper, *told)
+
+    with _replace(RecordKeeper, "_commit", commit), _replace(effects, "_stopped", stopped):
+        yield
+
+
+@contextmanager
+def _forget_the_intent() -> Iterator[None]:
+    real = RecordKeeper.save
+
+    async def save(self: RecordKeeper, record: ConversationRecord, *events: Event) -> None:
+        forgotten = record.intent in (Intent.DELETE, Intent.STOP, Intent.ARCHIVE)
+        await real(self, attrs.evolve(record, intent=None) if forgotten else record, *events)
+
+    with _replace(RecordKeeper, "save", save):
+        yield
+
+
+@contextmanager
+def _take_an_outage_for_a_death() -> Iterator[None]:
+    async def lose(self: SandboxSight, reason: str) -> None:
+        await trio.lowlevel.checkpoint()
+        if self._keeper.record.status == "RUNNING":
+            await self._recover(Died(Cause.EXITED, reason, 1, oom_killed=False))
+
+    with _replace(SandboxSight, "_lose", lose):
+        yield
+
+
+@contextmanager
+def _share_a_restart_window() -> Iterator[None]:
+    shared: list[PastRestart] = []
+
+    def decide(
+        policy: RestartPolicy, _: Sequence[PastRestart], cause: Cause, now: datetime, dice: float
+    ) -> RestartDecision:
+        decision = decide_restart(policy, tuple(shared), cause, now, dice)
+        shared.append(PastRestart(now, cause))
+        return decision
+
+    with _replace(boot, "decide_restart", decide), _replace(sight, "decide_restart", decide):
+        yield
+
+
+@contextmanager
+def _restart_for_memory_for_ever() -> Iterator[None]:
+    def decide(
+        policy: RestartPolicy, history: Sequence[PastRestart], cause: Cause, now: datetime, dice: float
+    ) -> RestartDecision:
+        return decide_restart(attrs.evolve(policy, max_oom_restarts=99), history, cause, now, dice)
+
+    with _replace(boot, "decide_restart", decide), _replace(sight, "decide_restart", decide):
+        yield
+
+
+@contextmanager
+def _call_it_running_before_it_is_ready() -> Iterator[None]:
+    real = Boot._phase
+
+    async def phase(self: Boot, which: Phase, view: SandboxView, work: Callable[[], Awaitable[None]]) -> None:
+        if which is not Phase.BOOT:
+            await real(self, which, view, work)
+        await trio.lowlevel.checkpoint()
+
+    async def begin(self: Boot, ask: Callable[[], Awaitable[None]]) -> None:
+        with trio.move_on_after(0.01):
+            await ask()
+
+    with _replace(Boot, "_phase", phase), _replace(Boot, "insist", begin):
+        yield
+
+
+@contextmanager
+def _remember_no_run() -> Iterator[None]:
+    real = effects._paused
+
+    def paused(record: ConversationRecord, *, was_running: bool) -> ConversationRecord:
+        return attrs.evolve(real(record, was_running=was_running), run_on_resume=False)
+
+    with _replace(effects, "_paused", paused):
+        yield
+
+
+@contextmanager
+def _restart_at_once() -> Iterator[None]:
+    with _replace(Boot, "_await_backoff", _do_nothing):
+        yield
+
+
+@contextmanager
+def _sweep_nothing() -> Iterator[None]:
+    with _replace(EngineSight, "sweep", _do_nothing):
+        yield
+
+
+@contextmanager
+def _pause_without_freezing() -> Iterator[None]:
+    with _replace(DockerProvider, "pause", _do_nothing):
+        yield
+
+
+@contextmanager
+def _keep_the_volume() -> Iterator[None]:
+    with _replace(DockerProvider, "remove_workspace", _do_nothing):
+        yield
+
+
+@contextmanager
+def _kill_without_looking() -> Iterator[None]:
+    async def kill_or_remove(record: ConversationRecord, context: ActorContext, name: str) -> None:
+        with trio.move_on_after(1.0), suppress(ConversationdError):
+            await trio.lowlevel.checkpoint()
+            await context.provider(record).kill(name)
+        await trio.lowlevel.checkpoint()
+
+    with _replace(effects, "_kill_or_remove", kill_or_remove):
+        yield
+
+
+@contextmanager
+def _create_again_without_looking() -> Iterator[None]:
+    real = containers._create
+
+    def create(client: EngineClient, name: str, body: JsonObject) -> str | None:
+        return real(client, name, body) or real(client, f"{name}-again", body)
+
+    with _replace(containers, "_create", create):
+        yield
+
+
+@contextmanager
+def _keep_the_last_container() -> Iterator[None]:
+    real = Boot._make_room
+
+    async def make_room(self: Boot) -> None:
+        with mock.patch.object(DockerProvider, "remove", _do_nothing):
+            await real(self)
+
+    with _replace(Boot, "_make_room", make_room):
+        yield
+
+
+MUTANTS: Final[Mapping[str, Callable[[], AbstractContextManager[None]]]] = {
+    "announce before commit": _announce_before_commit,
+    "answer before commit": _answer_before_commit,
+    "forget the intent": _forget_the_intent,
+    "create again without looking": _create_again_without_looking,
+    "keep the last container": _keep_the_last_container,
+    "take an outage for a death": _take_an_outage_for_a_death,
+    "share a restart window": _share_a_restart_window,
+    "restart for memory for ever": _restart_for_memory_for_ever,
+    "call it running before it is ready": _call_it_running_before_it_is_ready,
+    "restart at once": _restart_at_once,
+    "remember no run": _remember_no_run,
+    "sweep nothing": _sweep_nothing,
+    "pause without freezing": _pause_without_freezing,
+    "keep the volume": _keep_the_volume,
+    "take a kill for granted": _kill_without_looking,
+}
+
+
+@attrs.frozen
+class Found:
+    """By which seed a mutant was found, None if by none, and what was wrong then."""
+
+    mutant: str
+    seed: int | None
+    problem: str
+
+
+def find(mutant: str) -> Found:
+    """Plant a bug and play seeds until one shows it."""
+    for seed in range(MOST_SEEDS):
+        with MUTANTS[mutant]():
+            verdict = play(seed, make_script(seed))
+        if verdict.problems:
+            return Found(mutant, seed, verdict.problems[0])
+    return Found(mutant, None, "")
+
+
+def find_all(jobs: int) -> Iterator[Found]:
+    """Look for every mutant."""
+    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
+        yield from pool.imap_unordered(find, MUTANTS)
+
+
+@click.command(epilog="Example: python -m tests.simulation.mutants")
+@click.option("--jobs", default=os.cpu_count() or 1, show_default=True, help="How many at once.")
+def main(jobs: int) -> None:
+    """Plant bugs, one at a time; exits with 1 if the simulator misses one."""
+    missed = 0
+    for found in find_all(jobs):
+        missed += found.seed is None
+        where = "MISSED" if found.seed is None else f"seed {found.seed}: {found.problem.splitlines()[-1][:100]}"
+        click.echo(f"{found.mutant}: {where}")
+    sys.exit(1 if missed else 0)
+
+
+if __name__ == "__main__":
+    main()

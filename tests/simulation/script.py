@@ -1,0 +1,218 @@
+"""Scripts: what happens to a daemon and its host, step by step, as data that a seed makes and a person can read."""
+
+from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
+from random import Random
+from typing import Final
+
+import attrs
+
+from tests.simulation.agent import Fate, Manner
+from tests.simulation.docker import Fault
+
+
+class Kind(StrEnum):
+    """What a step does. `what` and `number` mean what the kind says."""
+
+    START = "start"  # conversation; number: seconds until its deadline, 0 for none
+    START_NOT_WAITING = "start, wait: false"
+    START_WITH_KEY = "start with an idempotency key"
+    PAUSE = "pause"
+    RESUME = "resume"
+    STOP = "stop"
+    FORCE_STOP = "force stop"
+    RESTART = "restart"
+    FORCE_RESTART = "force restart"
+    ARCHIVE = "archive"
+    DELETE = "delete"
+    HANG_UP = "all clients hang up"
+    READER_LEAVES = "the subscriber loses its connection"
+    ENGINE_FALLS = "the engine goes away"
+    ENGINE_HANGS = "the engine hangs"
+    ENGINE_RISES = "the engine answers again"
+    ENGINE_RESTARTS = "the engine is killed and restarted"
+    ENGINE_RESTARTS_LIVE = "the engine is killed and restarted with live-restore"
+    CALL_FAULT = "a call goes wrong"  # what: op, then the fault
+    EVENTS_LOST = "events are lost"
+    EVENTS_TWICE = "events come twice"
+    EVENTS_LATE = "events come late"
+    SLOW_STOP = "containers ignore SIGTERM for"
+    DIES = "its container exits"
+    OUT_OF_MEMORY = "its container is killed for its memory"
+    FROZEN = "somebody freezes its container"
+    THAWED = "somebody thaws its container"
+    REMOVED = "somebody removes its container"
+    RENAMED = "somebody renames its container"
+    IMAGE_GONE = "the image is removed"
+    PULL = "the next pulls"  # what: how
+    BOOT_FATE = "the next agent server"  # what: the fate
+    SLOW_BOOT = "agent servers boot for"
+    AGENT_MANNER = "the agent server"  # what: the request, then the manner
+    AGENTS_DEAF = "no agent server answers for"
+    AGENT_DECIDES = "its agent"  # what: conversation, then what it does
+    SLOW_STEP = "an agent's step takes"
+    DISK_FULL = "the disk is full for"
+    CLOCK_STEPS = "the wall clock is stepped by"
+    KILL = "the daemon is killed"
+    KILL_AT = "the daemon is killed at the moment"  # number: counted from now
+    RESTART_DAEMON = "the daemon is restarted"
+
+
+@attrs.frozen
+class Step:
+    """After `wait` seconds, something happens."""
+
+    wait: float
+    kind: Kind
+    what: str = ""
+    number: float = 0.0
+
+    def __str__(self) -> str:
+        words = [f"{self.wait:g} s later:", str(self.kind), self.what, f"{self.number:g}" if self.number else ""]
+        return " ".join(word for word in words if word)
+
+
+CONVERSATIONS: Final = ("c1", "c2", "c3")
+_WAITS: Final = (0.0, 0.0, 0.002, 0.01, 0.05, 0.1, 0.3, 0.6, 1.0, 2.0, 5.0, 10.0, 40.0)
+_COMMANDS: Final = (
+    (Kind.START, 6),
+    (Kind.START_NOT_WAITING, 2),
+    (Kind.START_WITH_KEY, 2),
+    (Kind.PAUSE, 5),
+    (Kind.RESUME, 4),
+    (Kind.STOP, 3),
+    (Kind.FORCE_STOP, 3),
+    (Kind.RESTART, 3),
+    (Kind.FORCE_RESTART, 2),
+    (Kind.ARCHIVE, 1),
+    (Kind.DELETE, 2),
+)
+_FAULTS: Final = (
+    (Kind.HANG_UP, 2),
+    (Kind.READER_LEAVES, 2),
+    (Kind.ENGINE_FALLS, 2),
+    (Kind.ENGINE_HANGS, 1),
+    (Kind.ENGINE_RISES, 3),
+    (Kind.ENGINE_RESTARTS, 1),
+    (Kind.ENGINE_RESTARTS_LIVE, 1),
+    (Kind.CALL_FAULT, 8),
+    (Kind.EVENTS_LOST, 2),
+    (Kind.EVENTS_TWICE, 1),
+    (Kind.EVENTS_LATE, 1),
+    (Kind.SLOW_STOP, 1),
+    (Kind.DIES, 4),
+    (Kind.OUT_OF_MEMORY, 1),
+    (Kind.FROZEN, 1),
+    (Kind.THAWED, 1),
+    (Kind.REMOVED, 1),
+    (Kind.RENAMED, 1),
+    (Kind.IMAGE_GONE, 1),
+    (Kind.PULL, 1),
+    (Kind.BOOT_FATE, 3),
+    (Kind.SLOW_BOOT, 1),
+    (Kind.AGENT_MANNER, 3),
+    (Kind.AGENTS_DEAF, 1),
+    (Kind.AGENT_DECIDES, 1),
+    (Kind.SLOW_STEP, 1),
+    (Kind.DISK_FULL, 1),
+    (Kind.CLOCK_STEPS, 1),
+    (Kind.KILL, 2),
+    (Kind.KILL_AT, 6),
+    (Kind.RESTART_DAEMON, 1),
+)
+_OPS: Final = (
+    "create",
+    "start",
+    "inspect",
+    "list",
+    "pause",
+    "unpause",
+    "stop",
+    "kill",
+    "remove",
+    "volume",
+    "events",
+    "image",
+    "logs",
+    "ping",
+)
+_REQUESTS: Final = ("ready", "probe", "begin", "pause", "run", "interrupt", "follow")
+_DECISIONS: Final = ("finished", "idle", "waiting_for_confirmation", "running")
+PULLS: Final = ("crawl", "stall", "fail")
+
+
+def make_script(seed: int) -> tuple[Step, ...]:
+    """The script of a seed."""
+    dice = Random(seed)
+    calm = dice.random() < 0.15
+    length = dice.randrange(4, 28)
+    steps = [Step(0.0, Kind.START, dice.choice(CONVERSATIONS))]
+    for _ in range(length):
+        commands = calm or dice.random() < 0.5
+        table = _COMMANDS if commands else _FAULTS
+        (kind,) = dice.choices([kind for kind, _ in table], [weight for _, weight in table])
+        steps.append(_make_step(dice, kind))
+    return tuple(steps)
+
+
+def render(seed: int, steps: Sequence[Step]) -> str:
+    """A script as a person reads it."""
+    return "\n".join([f"seed {seed}:", *(f"  {number:2}. {step}" for number, step in enumerate(steps, 1))])
+
+
+def _make_step(dice: Random, kind: Kind) -> Step:
+    wait = dice.choice(_WAITS)
+    what, number = _DETAILS.get(kind, _nothing)(dice)
+    return Step(wait, kind, what, number)
+
+
+def _nothing(_: Random) -> tuple[str, float]:
+    return "", 0.0
+
+
+def _of_a_conversation(dice: Random) -> tuple[str, float]:
+    return dice.choice(CONVERSATIONS), dice.choice((0.0, 0.0, 0.0, 0.5, 3.0, 1000.0))
+
+
+def _call_fault(dice: Random) -> tuple[str, float]:
+    return f"{dice.choice(_OPS)} {dice.choice(list(Fault)).name}", dice.choice((1.0, 1.0, 1.0, 2.0, 5.0))
+
+
+def _agent_manner(dice: Random) -> tuple[str, float]:
+    (manner,) = dice.choices(list(Manner), [1, 4, 2])
+    return f"{dice.choice(_REQUESTS)} {manner.name}", dice.choice((1.0, 1.0, 2.0, 5.0))
+
+
+def _boot_fate(dice: Random) -> tuple[str, float]:
+    return dice.choice(list(Fate)).name, dice.choice((1.0, 1.0, 2.0, 4.0))
+
+
+def _decision(dice: Random) -> tuple[str, float]:
+    return f"{dice.choice(CONVERSATIONS)} {dice.choice(_DECISIONS)}", 0.0
+
+
+def _one_of(*numbers: float) -> Callable[[Random], tuple[str, float]]:
+    return lambda dice: ("", dice.choice(numbers))
+
+
+_DETAILS: Final[Mapping[Kind, Callable[[Random], tuple[str, float]]]] = {
+    **dict.fromkeys([kind for kind, _ in _COMMANDS], _of_a_conversation),
+    **dict.fromkeys(
+        [Kind.DIES, Kind.OUT_OF_MEMORY, Kind.FROZEN, Kind.THAWED, Kind.REMOVED, Kind.RENAMED], _of_a_conversation
+    ),
+    Kind.CALL_FAULT: _call_fault,
+    Kind.AGENT_MANNER: _agent_manner,
+    Kind.BOOT_FATE: _boot_fate,
+    Kind.AGENT_DECIDES: _decision,
+    Kind.PULL: lambda dice: (dice.choice(PULLS), 0.0),
+    Kind.EVENTS_LOST: _one_of(1, 2, 5, 50),
+    Kind.EVENTS_TWICE: _one_of(1, 2, 5, 50),
+    Kind.EVENTS_LATE: _one_of(0.05, 1.0, 20.0, 0.0),
+    Kind.SLOW_STOP: _one_of(0.1, 1.0, 4.0, 30.0),
+    Kind.SLOW_STEP: _one_of(0.1, 1.0, 4.0, 30.0),
+    Kind.SLOW_BOOT: _one_of(0.1, 1.0, 4.0, 30.0),
+    Kind.AGENTS_DEAF: _one_of(0.5, 5.0, 30.0, 100.0),
+    Kind.DISK_FULL: _one_of(0.5, 5.0, 30.0, 100.0),
+    Kind.CLOCK_STEPS: _one_of(3600.0, -3600.0, 30.0, -30.0),
+    Kind.KILL_AT: _one_of(*range(1, 40)),
+}

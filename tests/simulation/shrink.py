@@ -1,0 +1,22 @@
+"""Makes a failing script short: steps are left out as long as it still fails."""
+
+from collections.abc import Sequence
+
+from tests.simulation.play import play
+from tests.simulation.script import Step
+
+
+def shrink(seed: int, steps: Sequence[Step]) -> tuple[Step, ...]:
+    """The script without what the failure does not need; delta debugging by halves, quarters and so on."""
+    left = tuple(steps)
+    size = len(left) // 2
+    while size:
+        at = 0
+        while at < len(left):
+            shorter = (*left[:at], *left[at + size :])
+            if play(seed, shorter).problems:
+                left = shorter
+            else:
+                at += size
+        size = min(size // 2, len(left) // 2) if size > 1 else 0
+    return left
