@@ -96,7 +96,7 @@ async def stop(
     Raises:
         EngineUnavailable: only this can keep it from ending; it will be ended when the engine answers.
     """
-    await keeper.save(attrs.evolve(keeper.record, intent=Intent.STOP))
+    await _intend_to_stop(keeper)
     reference = keeper.record.sandbox
     if reference is not None:
         with trio.move_on_after(within):
@@ -116,8 +116,7 @@ async def force_stop(keeper: RecordKeeper, context: ActorContext, *told: Event) 
     Raises:
         EngineUnavailable: as for `stop`.
     """
-    if keeper.record.intent is not Intent.STOP:
-        await keeper.save(attrs.evolve(keeper.record, intent=Intent.STOP))
+    await _intend_to_stop(keeper)
     reference = keeper.record.sandbox
     if reference is not None:
         with trio.move_on_after(FORCE_WITHIN) as scope:
@@ -166,7 +165,21 @@ async def discard(keeper: RecordKeeper, context: ActorContext) -> None:
     record = keeper.record
     if record.sandbox is not None:
         await context.provider(record).remove(record.sandbox.name)
-        await keeper.save(attrs.evolve(record, sandbox=None, intent=None))
+        await keeper.save(attrs.evolve(_uncounted(record), sandbox=None, intent=None))
+
+
+def _uncounted(record: ConversationRecord) -> ConversationRecord:
+    """A record whose incarnation does not count if the engine never said that it made it.
+
+    It may do so still. So the next sandbox gets the same name, which the engine gives to one container only.
+    """
+    return attrs.evolve(record, incarnation=record.incarnation - (record.intent is Intent.CREATE))
+
+
+async def _intend_to_stop(keeper: RecordKeeper) -> None:
+    await trio.lowlevel.checkpoint()
+    if keeper.record.intent is not Intent.STOP:
+        await keeper.save(attrs.evolve(_uncounted(keeper.record), intent=Intent.STOP))
 
 
 async def fail(

@@ -174,6 +174,7 @@ class Engine:
         self._wall = wall
         self._numbers = itertools.count(1)
         self._reserved: set[str] = set()
+        self._era = 0
         self._history: deque[EngineJson] = deque(maxlen=HISTORY)
         self._listeners: list[Stream] = []
         self._pulls: list[Stream] = []
@@ -234,6 +235,7 @@ class Engine:
         name: str | None,
     ) -> None:
         await trio.lowlevel.checkpoint()
+        era = self._era
         if name is not None:
             try:
                 self.reserve(name)
@@ -243,7 +245,7 @@ class Engine:
         await trio.sleep(delay)
         if name is not None:
             self._reserved.discard(name)
-        if self.mood is Mood.DOWN:
+        if self.mood is Mood.DOWN or era != self._era:
             call.settle(None, ConnectionBroke("the engine went away"))
             return
         if fault is Fault.REFUSED:
@@ -470,6 +472,8 @@ class Engine:
         Nobody is told of these ends: a new engine has a new history.
         """
         self.fall()
+        self._era += 1
+        self._reserved.clear()
         self._history.clear()
         for container in self.containers.values():
             if container.is_alive and not self.live_restore:
