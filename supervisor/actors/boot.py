@@ -33,6 +33,7 @@ from supervisor.conversation.record import (
     SandboxRef,
 )
 from supervisor.conversation.restart import Cause, GiveUp, Restart, decide_restart
+from supervisor.conversation.secrets import redact, secrets_in
 from supervisor.sandbox.port import PullProgress, SandboxState, SandboxView
 
 LOG_TAIL: Final = 20
@@ -181,7 +182,9 @@ class Boot:
     async def _make_room(self) -> None:
         """Remove the last incarnation's sandbox, then commit the intent to make the next one."""
         record = self._keeper.record
-        if record.incarnation:
+        if record.sandbox is not None:
+            await self._provider.remove(record.sandbox.name)
+        elif record.incarnation:
             # By its own name: an engine that did not answer may have kept what the record let go.
             await self._provider.remove(self._provider.sandbox_name(record.id, record.incarnation))
         incarnation = record.incarnation + 1
@@ -366,13 +369,15 @@ def told(record: ConversationRecord, died: Died, restart: Restart) -> RestartSch
 
 
 async def log_tail(logs: Callable[[str, int], Awaitable[Sequence[str]]], record: ConversationRecord) -> tuple[str, ...]:
-    """The last lines of a sandbox that failed; none if they cannot be had."""
+    """The last lines of a sandbox that failed, without the secrets that it was given; none if they cannot be had."""
     await trio.lowlevel.checkpoint()
     assert record.sandbox is not None  # noqa: S101 - what failed had a name
     try:
-        return tuple(await logs(record.sandbox.name, LOG_TAIL))
+        lines = await logs(record.sandbox.name, LOG_TAIL)
     except EngineUnavailable:
         return ()
+    secrets = (record.session_key, *secrets_in(dict(record.spec.env)), *secrets_in(record.request))
+    return tuple(redact(line, secrets) for line in lines)
 
 
 def _reference(record: ConversationRecord, view: SandboxView) -> SandboxRef:

@@ -4,8 +4,6 @@ What runs in a sandbox is not trusted: every answer may be anything.
 """
 
 import json
-import re
-from collections.abc import Iterator
 from typing import Final
 
 import attrs
@@ -14,15 +12,14 @@ import trio
 
 from supervisor.agent.port import AgentSession
 from supervisor.conversation.errors import AgentRefused, AgentUnavailable
-from supervisor.conversation.json import JsonObject, JsonValue
+from supervisor.conversation.json import JsonObject
+from supervisor.conversation.secrets import redact, secrets_in
 from supervisor.sandbox.port import Endpoint
 
 _MOST_BYTES: Final = 4 * 1024**2
 _MOST_REFUSAL: Final = 2000
 _REFUSED_CODES: Final = range(400, 500)
 _TOO_MANY: Final = 429
-_SECRET_NAME: Final = re.compile(r"key|token|secret|password|credential|authorization", re.IGNORECASE)
-_SHORTEST_SECRET: Final = 4
 
 
 @attrs.frozen
@@ -94,7 +91,9 @@ async def call(
     if httpx2.codes.is_success(answer.status) or answer.status in accept:
         return answer
     if answer.status in _REFUSED_CODES and answer.status != _TOO_MANY:
-        text = _redact(answer.body.decode(errors="replace"), session, body)[:_MOST_REFUSAL]
+        # Servers like to quote the request that they refuse.
+        secrets = (session.session_key, *secrets_in(body))
+        text = redact(answer.body.decode(errors="replace"), secrets)[:_MOST_REFUSAL]
         raise AgentRefused(f"{method} {path}: the agent server refused with {answer.status}", answer.status, text)
     raise AgentUnavailable(f"{method} {path}: the agent server answered {answer.status}")
 
@@ -121,25 +120,3 @@ async def _exchange(
 
 def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
-
-
-def _redact(text: str, session: AgentSession, body: JsonObject | None) -> str:
-    """Servers like to quote the request that they refuse."""
-    for secret in sorted({session.session_key, *_secrets(body, secret=False)}, key=len, reverse=True):
-        if len(secret) >= _SHORTEST_SECRET:
-            for spelling in (secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]):
-                text = text.replace(spelling, "***")
-    return text
-
-
-def _secrets(value: JsonValue, *, secret: bool) -> Iterator[str]:
-    """Every text below a key whose name sounds like a secret."""
-    if isinstance(value, str):
-        if secret:
-            yield value
-    elif isinstance(value, dict):
-        for name, item in value.items():
-            yield from _secrets(item, secret=secret or bool(_SECRET_NAME.search(name)))
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _secrets(item, secret=secret)
