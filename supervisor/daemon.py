@@ -5,9 +5,11 @@ This is the only module that knows every room. A new sandbox provider or agent d
 
 import os
 import signal
+import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, closing
+from pathlib import Path
 from random import Random
 from typing import Final
 
@@ -32,7 +34,7 @@ from supervisor.conversation.lifecycle import Command, Status
 from supervisor.conversation.parse import InvalidSpec, parse_overrides
 from supervisor.conversation.spec import SpecOverrides
 from supervisor.journal.changes import JournalError, Note
-from supervisor.journal.state_dir import locked_state_dir
+from supervisor.journal.state_dir import StateDirError, locked_state_dir
 from supervisor.journal.store import Store
 from supervisor.logs import configure_logging
 from supervisor.notify import Notifier, watchdog_interval
@@ -83,7 +85,10 @@ async def serve(config: Config, read_config: Callable[[], Config], environ: Mapp
     sys.setswitchinterval(SWITCH_INTERVAL)
     notifier = Notifier(environ)
     settings = Settings(config)
-    with locked_state_dir(config.daemon.state_dir) as state_dir, closing(Store(state_dir / "journal.db")) as store:
+    with (
+        locked_state_dir(config.daemon.state_dir) as state_dir,
+        closing(_open_store(state_dir / "journal.db")) as store,
+    ):
         token = _token(config)
         async with _providers(config, store.instance, environ) as providers, _drivers() as drivers:
             parts = Parts(
@@ -210,6 +215,15 @@ def _parse_spec(value: JsonObject) -> SpecOverrides:
         return parse_overrides(value)
     except InvalidSpec as error:
         raise InvalidParams(error.path, error.message) from error
+
+
+def _open_store(path: Path) -> Store:
+    try:
+        return Store(path)
+    except sqlite3.Error as error:
+        raise StateDirError(
+            f"the journal {path} cannot be used: {error}: restore it from a copy, or move it away to begin a new one"
+        ) from error
 
 
 def _token(config: Config) -> Token | None:
