@@ -14,6 +14,24 @@ from supervisor.sandbox.port import SandboxPlan
 ENGINE_SOCKETS: Final = ("/var/run/docker.sock", "/run/docker.sock", "/run/containerd/containerd.sock")
 """Where engines listen. Whoever reaches one of these from inside a sandbox owns the host."""
 
+READ_ONLY_PATHS: Final = tuple(
+    f"/proc/{name}"
+    for name in (
+        # The engine's own list, which naming any path replaces.
+        *("bus", "fs", "irq", "sys", "sysrq-trigger"),
+        # The host's: root inside owns them, and could set their modes for every sandbox and the host, without any
+        # capability. The engine passes over those that its kernel does not have.
+        *("allocinfo", "asound", "bootconfig", "buddyinfo", "cgroups", "cmdline", "config.gz", "consoles", "cpuinfo"),
+        *("crypto", "devices", "diskstats", "dma", "driver", "dynamic_debug", "execdomains", "fb", "filesystems"),
+        *("interrupts", "iomem", "ioports", "kallsyms", "key-users", "kmsg", "kpagecgroup", "kpagecount", "kpageflags"),
+        *("loadavg", "lock_stat", "lockdep", "lockdep_chains", "lockdep_stats", "locks", "mdstat", "meminfo", "misc"),
+        *("modules", "mtrr", "pagetypeinfo", "partitions", "pressure", "profile", "schedstat", "slabinfo", "softirqs"),
+        *("stat", "swaps", "sysvipc", "timer_stats", "tty", "uptime", "version", "version_signature", "vmallocinfo"),
+        *("vmcore", "vmstat", "zoneinfo"),
+    )
+)
+"""What a sandbox sees of the kernel's files, but may not change."""
+
 _NANO: Final = 1_000_000_000
 _LEAST_CPUS: Final = 0.01
 _NO_NETWORK: Final = "none"
@@ -54,6 +72,7 @@ def _host_config(plan: SandboxPlan, names: Names, cores: int, port: int | None) 
         "Privileged": False,
         "CapDrop": ["ALL"],
         "SecurityOpt": ["no-new-privileges"],
+        "ReadonlyPaths": list(READ_ONLY_PATHS),
         "Ulimits": [{"Name": "core", "Soft": 0, "Hard": 0}],
         "RestartPolicy": {"Name": "no"},
         "NetworkMode": spec.network,
