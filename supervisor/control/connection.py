@@ -6,13 +6,14 @@ break the framing for whatever follows; a send that takes too long ends the conn
 
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 import attrs
 import structlog
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_stream
-from wsproto.utilities import ProtocolError
+from wsproto.utilities import ProtocolError, RemoteProtocolError
 
 from supervisor.control import views, wire
 from supervisor.control.handshake import Admission
@@ -32,6 +33,10 @@ NORMAL: Final = Closing(1000, "")
 AT_ONCE: Final = frozenset({"conversation.get", "daemon.info"})
 """Methods that only look something up: answered by the reader itself."""
 
+MAX_FRAGMENTS: Final = 64 * 1024
+"""Pieces that one message may come in."""
+
+TOO_MANY_FRAGMENTS: Final = Closing(1009, "message in too many fragments")
 NOT_AUTHENTICATED: Final = Closing(4401, "not authenticated")
 
 _log: Final = structlog.stdlib.get_logger("supervisor.control")
@@ -111,10 +116,16 @@ class Connection:
                     receive_buffer_size=_RECEIVE_BYTES,
                 )
                 socket = await request.accept(subprotocol=admission.subprotocol)
-                stream.upgrade_answered()
+                stream.upgrade_answered(partial(self._check_fragments, socket))
                 await upgraded.send(socket)
         except* (ProtocolError, ConnectionClosed) as group:
             _log.debug("control.reading_ended", causes=[repr(cause) for cause in group.exceptions])
+
+    def _check_fragments(self, socket: WebSocketConnection) -> None:
+        # The library bounds the size of a message and not the number of its fragments, which may be empty.
+        if len(socket._message_parts) > MAX_FRAGMENTS:  # noqa: SLF001 - it tells nobody else
+            self._outbox.cut(TOO_MANY_FRAGMENTS)
+            raise RemoteProtocolError(TOO_MANY_FRAGMENTS.reason)
 
     async def _converse(self, transport: trio.Nursery, socket: WebSocketConnection, shown: str | None) -> None:
         transport.start_soon(self._write, socket)

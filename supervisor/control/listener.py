@@ -39,13 +39,24 @@ _log: Final = structlog.stdlib.get_logger("supervisor.control")
 
 @attrs.frozen
 class ControlOptions:
-    """How to serve. `token` is what TCP clients have to show; `shutdown` is seconds until all connections are gone."""
+    """How to serve. `token` is what TCP clients have to show; `shutdown` is seconds until all connections are gone.
+
+    `max_connections` is for each listener: strangers who crowd a TCP port keep nobody from the Unix socket.
+    """
 
     token: Token | None = None
     allowed_origins: Sequence[str] = ()
     max_connections: int = 256
     shutdown: float = 5.0
     limits: ConnectionLimits = attrs.field(factory=ConnectionLimits)
+
+
+@attrs.define(eq=False)
+class _Door:
+    """One listener: who may come in, and how many are."""
+
+    gate: Gate
+    open: int = 0
 
 
 class ControlServer:
@@ -59,13 +70,13 @@ class ControlServer:
         self._connections: set[Connection] = set()
         self._arriving: set[trio.CancelScope] = set()
         self._shelters: set[trio.CancelScope] = set()
-        self._open = 0
+        self._doors: list[_Door] = []
         self._ending = trio.Event()
 
     @property
     def connections(self) -> int:
         """How many clients are connected now, those that are still shaking hands included."""
-        return self._open
+        return sum(door.open for door in self._doors)
 
     def begin_shutdown(self) -> None:
         """Stop accepting and close every connection with 1001. Returns at once; `run` ends when they are gone."""
@@ -110,14 +121,15 @@ class ControlServer:
 
     async def _accept(self, bound: Bound, connections: trio.Nursery) -> None:
         token = self._options.token if bound.names is not None else None
-        gate = Gate(bound.names, self._origins, token)
+        door = _Door(Gate(bound.names, self._origins, token))
+        self._doors.append(door)
 
         async def handle(stream: trio.SocketStream) -> None:
-            await self._shelter(gate, stream)
+            await self._shelter(door, stream)
 
         await trio.serve_listeners(handle, list(bound.listeners), handler_nursery=connections)
 
-    async def _shelter(self, gate: Gate, stream: trio.abc.HalfCloseableStream) -> None:
+    async def _shelter(self, door: _Door, stream: trio.abc.HalfCloseableStream) -> None:
         # Connections outlive a cancellation of `run` by the moment that their close frames take. The shield is
         # bounded as soon as the end begins, which `run` never leaves out.
         with trio.CancelScope(shield=True) as shelter:
@@ -125,17 +137,17 @@ class ControlServer:
             if self._ending.is_set():
                 shelter.cancel()
             try:
-                await self._handle(gate, stream)
+                await self._handle(door, stream)
             finally:
                 self._shelters.discard(shelter)
 
-    async def _handle(self, gate: Gate, stream: trio.abc.HalfCloseableStream) -> None:
-        self._open += 1
+    async def _handle(self, door: _Door, stream: trio.abc.HalfCloseableStream) -> None:
+        door.open += 1
         try:
-            if self._open > self._options.max_connections:
-                await self._refuse(stream)
+            if door.open > self._options.max_connections:
+                await self._refuse(door, stream)
             else:
-                await self._converse(gate, stream)
+                await self._converse(door.gate, stream)
         except* _ENDS as group:
             _log.debug("control.connection_ended", causes=[repr(cause) for cause in group.exceptions])
         except* Exception:  # noqa: BLE001 - the boundary: one client's failure is nobody else's
@@ -143,10 +155,10 @@ class ControlServer:
         finally:
             with trio.move_on_after(self._options.limits.linger, shield=True):
                 await let_go(stream)
-            self._open -= 1
+            door.open -= 1
 
-    async def _refuse(self, stream: trio.abc.HalfCloseableStream) -> None:
-        if self._open > self._options.max_connections + _REFUSED_AT_ONCE:
+    async def _refuse(self, door: _Door, stream: trio.abc.HalfCloseableStream) -> None:
+        if door.open > self._options.max_connections + _REFUSED_AT_ONCE:
             await trio.aclose_forcefully(stream)
             return
         _log.warning("control.connections_exhausted", max_connections=self._options.max_connections)

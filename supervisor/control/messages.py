@@ -223,6 +223,9 @@ def _labels(value: object, _: object) -> Mapping[str, str]:
     for name, text in labels.items():
         if not 1 <= len(name) <= MAX_LABEL_NAME:
             raise InvalidParams(f".{name[:MAX_LABEL_NAME]}", f"must have a name of 1 to {MAX_LABEL_NAME} characters")
+        if "\0" in name or (isinstance(text, str) and "\0" in text):
+            # SQLite's JSON ends a text there, so one label could be found as another.
+            raise InvalidParams(f".{name}", "must not contain NUL")
         if not isinstance(text, str) or len(text) > MAX_LABEL_VALUE:
             raise InvalidParams(f".{name}", f"must be a string of at most {MAX_LABEL_VALUE} characters")
         checked[name] = text

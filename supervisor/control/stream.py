@@ -1,5 +1,6 @@
 """The byte stream under one connection: what the WebSocket library reads and writes, and how it is let go."""
 
+from collections.abc import Callable
 from typing import Final
 
 import trio
@@ -7,6 +8,10 @@ import trio
 from supervisor.control.handshake import Admission
 
 _LINGER_CHUNK: Final = 64 * 1024
+
+
+def _nothing() -> None:
+    """What is checked where nobody asks."""
 
 
 class UpgradedStream(trio.abc.Stream):
@@ -21,9 +26,11 @@ class UpgradedStream(trio.abc.Stream):
         self._first = admission.library_request()
         self._early = admission.early
         self._answered = trio.Event()
+        self._check = _nothing
 
-    def upgrade_answered(self) -> None:
-        """Let the library have what follows the handshake."""
+    def upgrade_answered(self, check: Callable[[], None] | None = None) -> None:
+        """Let the library have what follows the handshake; `check` is called before each piece, and may raise."""
+        self._check = check or self._check
         self._answered.set()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
@@ -34,6 +41,7 @@ class UpgradedStream(trio.abc.Stream):
             return first
         if not self._answered.is_set():
             await self._answered.wait()
+        self._check()
         if self._early:
             early, self._early = self._early, b""
             await trio.lowlevel.checkpoint()

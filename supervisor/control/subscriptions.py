@@ -134,6 +134,8 @@ class Subscriptions:
         try:
             with active.scope:
                 await pump(active)
+            # Whoever guessed its name may have ended it while it was opening, and its opener still waits.
+            active.opened.set(Error(NotFound(f"the subscription {active.id!r} was ended before it began")))
         except Exception as error:  # noqa: BLE001 - the boundary: whoever asked gets it, or the log
             if not active.opened.set(Error(error)):
                 report_incident("control.subscription_failed", subscription=active.id)

@@ -95,7 +95,7 @@ def parse_json(text: str) -> JsonValue:
     except RecursionError:
         raise ValueError(f"it is nested deeper than {MAX_DEPTH}") from None
     if text.count("[") + text.count("{") > MAX_DEPTH:
-        _check_depth(value)
+        _check_depth(text)
     if "\\u" in text:
         _check_characters(value)
     return value
@@ -201,16 +201,16 @@ def _check_characters(value: JsonValue) -> None:
         raise ValueError("it holds half of a surrogate pair") from None
 
 
-def _check_depth(value: JsonValue) -> None:
-    level = [value]
+_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
+_NO_BRACKET: Final = bytes(byte for byte in range(256) if byte not in b"[]{}")
+_SQUARE: Final = bytes.maketrans(b"{}", b"[]")
+
+
+def _check_depth(text: str) -> None:
+    """Take the innermost brackets of valid JSON away, again and again: a look at each value would take far longer."""
+    brackets = _STRING.sub("", text).encode().translate(_SQUARE, _NO_BRACKET)
     for _ in range(MAX_DEPTH):
-        level = [child for item in level for child in _children(item) if isinstance(child, list | dict)]
-        if not level:
+        brackets = brackets.replace(b"[]", b"")
+        if not brackets:
             return
     raise ValueError(f"it is nested deeper than {MAX_DEPTH}")
-
-
-def _children(value: JsonValue) -> Sequence[JsonValue]:
-    if isinstance(value, dict):
-        return list(value.values())
-    return value if isinstance(value, list) else ()

@@ -13,6 +13,7 @@ from supervisor.conversation.strict import (
     Reader,
     absolute_path,
     integer,
+    kind_of,
     name,
     number,
     problems_of,
@@ -73,6 +74,8 @@ def parse_mount(value: object) -> Mount:
 
 def environment(value: object) -> Mapping[str, str]:
     """Read environment variables. Its errors name variables and never show their values."""
+    if not isinstance(value, Mapping):
+        raise NotAllowed(f"must be a table of variables, not {kind_of(value)}")
     variables: Mapping[str, str] = _structure_variables(value, None)
     for variable in variables:
         if not variable or "=" in variable:

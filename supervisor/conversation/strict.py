@@ -6,7 +6,7 @@ raises `NotAllowed` with what its key takes.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sized
 from difflib import get_close_matches
 from enum import StrEnum
 from functools import partial
@@ -32,6 +32,9 @@ Reader: TypeAlias = Callable[[object], _T]
 _Hook: TypeAlias = Callable[[Any, Any], Any]
 
 LONGEST: Final = "3650d"
+MOST_ITEMS: Final = 1000
+"""Items of a list and keys of a table: each that is wrong costs an exception, and a request may hold very many."""
+
 _MOST: Final = 2**62
 _WIDTH: Final = 40
 _KINDS: Final = {
@@ -188,6 +191,7 @@ def listed(read: Reader[_T]) -> Reader[tuple[_T, ...]]:
     def read_list(value: object) -> tuple[_T, ...]:
         if not isinstance(value, (list, tuple)):
             raise NotAllowed(f"must be a list, not {shown(value)}")
+        _check_count(value)
         items, errors = [], []
         for index, item in enumerate(value):
             try:
@@ -240,7 +244,8 @@ def problems_of(error: Exception, path: str) -> Iterator[Problem]:
         case ForbiddenExtraKeysError():
             known = [field.name for field in attrs.fields(error.cl)]
             for key in sorted(error.extra_fields):
-                yield Problem(f"{path}.{key}" if path else key, _unknown_key(key, known))
+                short = key[:_WIDTH]
+                yield Problem(f"{path}.{short}" if path else short, _unknown_key(key, known))
         case _:
             yield Problem(path, str(error))
 
@@ -258,7 +263,7 @@ def _step(error: Exception, dot: str) -> str:
 
 
 def _unknown_key(key: str, known: list[str]) -> str:
-    near = get_close_matches(key, known, n=1)
+    near = get_close_matches(key[:_WIDTH], known, n=1)
     return f"unknown key; did you mean {near[0]}?" if near else f"unknown key; known are {', '.join(sorted(known))}"
 
 
@@ -273,7 +278,13 @@ def _optional(read: Reader[object]) -> _Hook:
 def _mapping(value: object) -> Mapping[str, object]:
     if not isinstance(value, Mapping):
         raise NotAllowed(f"must be a table of keys, not {shown(value)}")
+    _check_count(value)
     return value
+
+
+def _check_count(value: Sized) -> None:
+    if len(value) > MOST_ITEMS:
+        raise NotAllowed(f"must have at most {MOST_ITEMS} entries, not {len(value)}")
 
 
 def _is_of(origin: object, kind: object) -> bool:

@@ -1,0 +1,21 @@
+"""One daemon for all that only talks to it, looked at after every test."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.hostile.target import Target, assert_unharmed, running_target
+
+
+@pytest.fixture(scope="session")
+def shared_target() -> Iterator[Target]:
+    """The daemon that every test here may attack."""
+    with running_target() as target:
+        yield target
+
+
+@pytest.fixture
+def target(shared_target: Target) -> Iterator[Target]:
+    """The shared daemon; after the test it has to be unharmed."""
+    yield shared_target
+    assert_unharmed(shared_target)
