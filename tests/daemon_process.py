@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
@@ -25,8 +25,13 @@ class DaemonError(Exception):
 class DaemonProcess:
     """One state directory and the daemons that run over it, one after the other."""
 
-    def __init__(self, directory: Path, config: str, environ: Mapping[str, str] | None = None) -> None:
-        """Nothing is started yet. `config` is TOML without `[daemon]` and `[control]`, which are made here."""
+    def __init__(
+        self, directory: Path, config: str, environ: Mapping[str, str] | None = None, prefix: Sequence[str] = ()
+    ) -> None:
+        """Nothing is started yet. `config` is TOML without `[daemon]` and `[control]`, which are made here.
+
+        It may begin with further keys of `[control]`. `prefix` is a command that runs the daemon in its own place.
+        """
         self.directory = directory
         self.socket = directory / "run" / "control.sock"
         self.state_dir = directory / "state"
@@ -36,6 +41,7 @@ class DaemonProcess:
             f'[daemon]\nstate_dir = "{self.state_dir}"\n'
             f'[control]\nlisten = ["unix:{self.socket}", "tcp:127.0.0.1:0"]\n{config}'
         )
+        self._prefix = prefix
         self._environ = {**os.environ, **(environ or {})}
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -44,6 +50,11 @@ class DaemonProcess:
         """The process that runs now."""
         assert self._process is not None
         return self._process.pid
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether there is a process, ready or not."""
+        return self._process is not None
 
     @property
     def instance(self) -> str:
@@ -69,7 +80,7 @@ class DaemonProcess:
             notify.bind(address)
             notify.settimeout(0.2)
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "supervisor.cli.conversationd", "--config", str(self.config)],
+                [*self._prefix, sys.executable, "-m", "supervisor.cli.conversationd", "--config", str(self.config)],
                 stdout=log,
                 stderr=log,
                 env={**self._environ, "NOTIFY_SOCKET": address},

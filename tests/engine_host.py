@@ -8,10 +8,12 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +32,14 @@ _PATH: Final = os.pathsep.join(
 )
 _UNFIT_FILESYSTEMS: Final = ("overlay", "tmpfs", "ramfs")
 _POLICY: Final = Path("/usr/sbin/policy-rc.d")
+_HOLD_NETWORK: Final = """
+import fcntl, os, socket, struct, sys
+SIOCSIFFLAGS, IFF_UP = 0x8914, 1
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+    fcntl.ioctl(control, SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", IFF_UP))
+print(os.getpid(), flush=True)
+sys.stdin.read()
+"""
 
 
 class NoEngine(Exception):
@@ -44,7 +54,7 @@ def find_engine() -> str | None:
 
 def answers(base_url: str) -> bool:
     """Whether a Docker Engine answers there."""
-    if not _listens(base_url):
+    if not listens(base_url):
         return False
     try:
         client = docker.APIClient(base_url=base_url, version="auto", timeout=_ANSWER_WITHIN)
@@ -54,7 +64,7 @@ def answers(base_url: str) -> bool:
     return True
 
 
-def _listens(base_url: str) -> bool:
+def listens(base_url: str) -> bool:
     """Whether a Unix socket accepts: docker-py would leave one that does not to the garbage collector."""
     if not base_url.startswith("unix://"):
         return True
@@ -73,8 +83,8 @@ def install_engine() -> None:
     if not shutil.which("apt-get", path=_PATH):
         raise NoEngine("no Docker Engine answers, none is installed, and without apt-get none can be: install Docker")
     with _no_services_started():
-        _run_as_root(["apt-get", "update", "-q"])
-        _run_as_root(["apt-get", "install", "-q", "-y", "--no-install-recommends", *PACKAGES])
+        run_as_root(["apt-get", "update", "-q"])
+        run_as_root(["apt-get", "install", "-q", "-y", "--no-install-recommends", *PACKAGES])
 
 
 @contextmanager
@@ -104,6 +114,33 @@ def isolated_engine() -> Iterator["PrivateEngine"]:
 
 
 @contextmanager
+def networked_engine() -> Iterator["PrivateEngine"]:
+    """An engine that a test may kill and start again beside another one, whole, with a bridge of its own.
+
+    Its network namespace outlives it, so that what lives on while it is away keeps its network. What is left on it at
+    the end is removed.
+    """
+    install_engine()
+    with _own_network() as enter, _private_engine(enter, []) as engine:
+        try:
+            yield engine
+        finally:
+            engine.empty()
+
+
+@contextmanager
+def _own_network() -> Iterator[Sequence[str]]:
+    """A network namespace that has nothing but its own loopback; the command prefix that runs something in it."""
+    command = [*_root_prefix(), "unshare", "--net", sys.executable, "-c", _HOLD_NETWORK]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        pid = holder.stdout.readline().strip()
+        if not pid:
+            raise NoEngine("no network namespace can be made: that takes root and CAP_SYS_ADMIN")
+        yield ["nsenter", f"--net=/proc/{pid}/ns/net"]  # closing its standard input ends it
+
+
+@contextmanager
 def _private_engine(prefix: Sequence[str], options: Sequence[str]) -> Iterator["PrivateEngine"]:
     """An engine of our own, started; at the end it is stopped and everything that it kept is removed."""
     with tempfile.TemporaryDirectory(prefix="conversationd-engine-", ignore_cleanup_errors=True) as run:
@@ -114,9 +151,10 @@ def _private_engine(prefix: Sequence[str], options: Sequence[str]) -> Iterator["
             yield engine
         finally:
             engine.stop()
+            engine.end_shims()
             _clear(Path(run))
             _clear(data)
-            _run_as_root(["rmdir", str(data)])
+            run_as_root(["rmdir", str(data)])
 
 
 class PrivateEngine:
@@ -127,7 +165,10 @@ class PrivateEngine:
         self._socket = run / "docker.sock"
         self._log = run / "dockerd.log"
         self._pid_file = run / "docker.pid"
+        self._containerd_pid_file = run / "exec" / "containerd" / "containerd.pid"
         self._process: subprocess.Popen[bytes] | None = None
+        # Of hex digits: containerd refuses names with the underscores that temporary directories may have.
+        self._namespace = namespace = f"conversationd-{uuid.uuid4().hex[:12]}"
         self._command = [
             *prefix,
             "dockerd",
@@ -136,8 +177,8 @@ class PrivateEngine:
             f"--pidfile={self._pid_file}",
             f"--host=unix://{self._socket}",
             f"--group={os.getgid()}",
-            f"--containerd-namespace={run.name}",
-            f"--containerd-plugins-namespace={run.name}-plugins",
+            f"--containerd-namespace={namespace}",
+            f"--containerd-plugins-namespace={namespace}-plugins",
             *options,
         ]
 
@@ -146,15 +187,15 @@ class PrivateEngine:
         """Where it answers."""
         return f"unix://{self._socket}"
 
-    def start(self) -> None:
-        """Start it and wait until it answers.
+    def start(self, *more: str) -> None:
+        """Start it and wait until it answers; `more` are options for this time only.
 
         Raises:
             NoEngine: it ended, or did not answer in time; the message has the end of its log.
         """
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*_root_prefix(), *self._command],
+                [*_root_prefix(), *self._command, *more],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -164,6 +205,7 @@ class PrivateEngine:
         deadline = time.monotonic() + _START_WITHIN
         while not answers(self.base_url):
             if self._process.poll() is not None or time.monotonic() > deadline:
+                self._process = self._process if self._process.returncode is None else None
                 raise NoEngine(f"dockerd did not start; the end of its log:\n{self._log_tail()}")
             time.sleep(0.1)
 
@@ -178,6 +220,30 @@ class PrivateEngine:
             self._signal(signal.SIGKILL)
             self._process.wait()
         self._process = None
+
+    def kill(self) -> None:
+        """End it as a crash would: its containers know nothing of it."""
+        assert self._process is not None
+        self._signal(signal.SIGKILL)
+        self._process.wait(_STOP_WITHIN)
+        self._process = None
+        # Its containerd dies with it. Where nobody reaps that soon, the next engine would take it for one that runs.
+        run_as_root(["rm", "-f", str(self._containerd_pid_file)])
+
+    def empty(self) -> None:
+        """Remove every container, starting the engine if it is down: it may have been left with containers that run."""
+        if self._process is None:
+            self.start()
+        with closing(docker.APIClient(base_url=self.base_url, version="auto")) as client:
+            for container in client.containers(all=True):
+                client.remove_container(container["Id"], v=True, force=True)
+
+    def end_shims(self) -> None:
+        """End what an engine that was killed has left behind: its successor removes the containers, not their shims."""
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it has ended meanwhile
+                if self._namespace.encode() in (process / "cmdline").read_bytes().split(b"\0"):
+                    subprocess.run([*_root_prefix(), "kill", "-9", process.name], check=False, env={"PATH": _PATH})
 
     def _signal(self, number: signal.Signals) -> None:
         if self._pid_file.exists():
@@ -205,8 +271,8 @@ def _filesystem(directory: str) -> str:
 def _clear(directory: Path) -> None:
     """Remove what is in a directory, after the mounts that an engine leaves there: namespaces, and itself."""
     for where in sorted((where for where, _ in _mounts() if Path(where).is_relative_to(directory)), reverse=True):
-        _run_as_root(["umount", "--lazy", where])
-    _run_as_root(["find", str(directory), "-mindepth", "1", "-delete"])
+        run_as_root(["umount", "--lazy", where])
+    run_as_root(["find", str(directory), "-mindepth", "1", "-delete"])
 
 
 def _mounts() -> list[tuple[str, str]]:
@@ -221,14 +287,19 @@ def _no_services_started() -> Iterator[None]:
     if _POLICY.exists():
         yield
         return
-    _run_as_root(["sh", "-c", f"printf '#!/bin/sh\\nexit 101\\n' >{_POLICY} && chmod 755 {_POLICY}"])
+    run_as_root(["sh", "-c", f"printf '#!/bin/sh\\nexit 101\\n' >{_POLICY} && chmod 755 {_POLICY}"])
     try:
         yield
     finally:
-        _run_as_root(["rm", "-f", str(_POLICY)])
+        run_as_root(["rm", "-f", str(_POLICY)])
 
 
-def _run_as_root(command: Sequence[str]) -> None:
+def run_as_root(command: Sequence[str]) -> None:
+    """Run a command as root, by sudo if need be.
+
+    Raises:
+        NoEngine: it failed, or we may not.
+    """
     environment = {**os.environ, "PATH": _PATH, "DEBIAN_FRONTEND": "noninteractive"}
     done = subprocess.run(
         [*_root_prefix(), *command],

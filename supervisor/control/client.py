@@ -318,7 +318,9 @@ class _Resumption:
 
     async def _forward(self, events: EventSubscription) -> None:
         await trio.lowlevel.checkpoint()
-        self._since = events.seq
+        if self._since is None:
+            # Only then: with `since` the answer tells the last event that there is, and those before it are to come.
+            self._since = events.seq
         async for event in events:
             await self._send.send(event)
             self._since = event.seq

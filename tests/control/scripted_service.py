@@ -112,6 +112,7 @@ class ScriptedService:
         self.held = 0
         self.abandoned = trio.Event()
         self.record = make_record()
+        self.last_seq: int | None = None
         self.replay: tuple[RecordedEvent, ...] = ()
         self.lines: tuple[str, ...] = ("one", "two")
         self.log_failure: Exception | None = None
@@ -222,7 +223,9 @@ class ScriptedService:
         self.subscribers.append(send)
         replay = tuple(event for event in self.replay if since is None or event.seq > since)
         try:
-            yield ScriptedSubscription(since or 10, (self.record,) if snapshot else None, replay, receive)
+            yield ScriptedSubscription(
+                self.last_seq or since or 10, (self.record,) if snapshot else None, replay, receive
+            )
         finally:
             self.closed_subscriptions += 1
         if self.closing_failure is not None:

@@ -342,6 +342,26 @@ async def test_resumable_events_go_on_after_a_loss_without_gap_or_repeat(
     assert [call[1] for call in service.calls] == [10, 12]
 
 
+async def test_resumable_events_go_on_from_where_they_were_when_nothing_came(
+    nursery: trio.Nursery, service: ScriptedService, tmp_path: Path
+) -> None:
+    """The daemon dies after its answer and before the first event: that one is asked for again."""
+    address = UnixAddress(tmp_path / "s")
+    service.last_seq = 100
+    first = ControlServer(service, parse_spec, ControlOptions())
+    await nursery.start(first.run, [address])
+    with trio.fail_after(PATIENCE):
+        async with resumable_events(address, since=10) as events:
+            await eventually(lambda: bool(service.subscribers))
+            await wait_all_tasks_blocked(0.02)
+            first.begin_shutdown()
+            await eventually(lambda: not address.path.exists())
+            service.replay = (make_event(11),)
+            await nursery.start(ControlServer(service, parse_spec, ControlOptions()).run, [address])
+            assert (await anext(events)).seq == 11
+    assert [call[1] for call in service.calls] == [10, 10]
+
+
 async def test_resumable_events_raise_what_waiting_does_not_heal(running: Running) -> None:
     """Events that are gone, a wrong token; a daemon that is shutting down is waited for."""
     running.service.failure = HistoryGone("gone", 7)

@@ -54,10 +54,17 @@ class EngineProxy:
 async def proxied_engine(engine_url: str, path: Path) -> AsyncIterator[EngineProxy]:
     """A proxy that runs for as long as the context lasts."""
     proxy = EngineProxy(engine_url, path)
+    async with serving(proxy, path):
+        yield proxy
+
+
+@asynccontextmanager
+async def serving(proxy: EngineProxy, path: Path) -> AsyncIterator[None]:
+    """Let a proxy serve at a path for as long as the context lasts."""
     with trio.socket.socket(trio.socket.AF_UNIX) as listener:
         await listener.bind(str(path))
         listener.listen()
         async with trio.open_nursery() as nursery:
             await nursery.start(proxy.serve, listener)
-            yield proxy
+            yield
             nursery.cancel_scope.cancel()

@@ -1,0 +1,83 @@
+"""A thousand subscribers, some of whom do not read, while conversations churn."""
+
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Final
+
+import trio
+
+from supervisor.control.client import connect
+from tests.torture.churn import Pace
+from tests.torture.readers import Tally
+from tests.torture.scene import Scene, open_scene
+from tests.torture.trial import Bench, Finding
+
+_PIPE: Final = subprocess.PIPE
+_P95: Final = 0.050
+_P99: Final = 0.150
+
+
+async def run(bench: Bench) -> Finding:
+    """No event is lost for anybody, and `daemon.info` stays quick."""
+    count, stalled, crowd = bench.pick(1000, 50), bench.pick(10, 3), bench.pick(50, 6)
+    seconds, pace = bench.pick(180.0, 6.0), Pace(rest=bench.pick(30.0, 0.5))
+    async with open_scene(bench) as scene:
+        path = str(scene.address.path)
+        async with _beside("readers", path, str(count), str(stalled)) as readers, _beside("asker", path) as asker:
+            assert readers.stdout is not None
+            await trio.to_thread.run_sync(readers.stdout.readline)
+            async with scene.churn(crowd, pace).going_on():
+                await trio.sleep(seconds)
+            durations = json.loads(await _last_words(asker, ""))
+            tally = Tally(**json.loads(await _last_words(readers, f"{await _last_seq(scene)}\n")))
+        lost = await scene.audit()
+    p95, p99 = _percentiles(durations)
+    figures = (
+        f"{tally.events} events read, {tally.cut} of the stalled cut; daemon.info p95 {p95 * 1000:.1f} ms, "
+        f"p99 {p99 * 1000:.1f} ms of {len(durations)}; {scene.tell()}"
+    )
+    slow = [f"daemon.info took {p95:.3f} s at p95 and {p99:.3f} s at p99"] if p95 > _P95 or p99 > _P99 else []
+    did = f"{count} subscribers, {stalled} of them stalled, while {crowd} conversations churn"
+    return Finding(did, f"{seconds:g} s", figures, (*lost, *_missed(tally), *bench.pick(slow, [])))
+
+
+def _missed(tally: Tally) -> list[str]:
+    wrong = {
+        "gaps in what subscribers saw": tally.gaps,
+        "subscribers that never saw the last event": tally.behind,
+        "subscribers sent away although they read": tally.closed,
+    }
+    return [f"{number} {what}" for what, number in wrong.items() if number]
+
+
+def _percentiles(durations: list[float]) -> tuple[float, float]:
+    cuts = statistics.quantiles(durations, n=100)
+    return cuts[94], cuts[98]
+
+
+async def _last_seq(scene: Scene) -> int:
+    async with connect(scene.address) as client:
+        return (await client.info()).seq
+
+
+@asynccontextmanager
+async def _beside(module: str, *arguments: str) -> "AsyncIterator[subprocess.Popen[str]]":
+    """A program of ours in a process of its own."""
+    await trio.lowlevel.checkpoint()
+    command = [sys.executable, "-m", f"tests.torture.{module}", *arguments]
+    process = await trio.to_thread.run_sync(partial(subprocess.Popen, command, text=True, stdin=_PIPE, stdout=_PIPE))
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+async def _last_words(process: "subprocess.Popen[str]", line: str) -> str:
+    """Give it its last line, and wait for its answer."""
+    return (await trio.to_thread.run_sync(process.communicate, line))[0]
