@@ -131,7 +131,7 @@ SIGHTS: Final[Attempts] = MappingProxyType(
         "sockets": "find / -xdev -type s; find /dev /run /var -type s 2>/dev/null",
         "addresses": "tail -n +2 /proc/net/unix; tail -n +2 /proc/net/tcp",
         "interfaces": "ls /sys/class/net",
-        "volumes": "grep -o 'conversationd-[^/]*' /proc/self/mountinfo",
+        "volumes": "grep -o 'volumes/[^/]*' /proc/self/mountinfo",
         "secrets": "find / -name 'secret-of-*' 2>/dev/null",
     }
 )
@@ -238,7 +238,7 @@ async def test_sandbox_sees_nobody_else(bench: Workbench) -> None:
         "sockets": set(),
         "addresses": set(),
         "interfaces": {"lo"},
-        "volumes": {bench.provider._containers.names.workspace(C2)},
+        "volumes": {f"volumes/{bench.provider._containers.names.workspace(C2)}"},
         "secrets": {"/workspace/secret-of-c2"},
     }
 
