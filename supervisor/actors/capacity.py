@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Final
 
+from supervisor.actors.creations import Creations
 from supervisor.actors.handle import ConversationHandle
 from supervisor.actors.mailbox import CommandMessage
 from supervisor.actors.registry import Registry
@@ -16,12 +17,12 @@ _ACTIVE: Final = (Status.STARTING, Status.RUNNING)
 
 
 class CapacityGate:
-    """Refuses what would be one too many; `creating` says how many conversations are being created right now."""
+    """Refuses what would be one too many, of those that are there and those that are being created."""
 
-    def __init__(self, registry: Registry, limits: Callable[[], CapacityLimits], creating: Callable[[], int]) -> None:
+    def __init__(self, registry: Registry, limits: Callable[[], CapacityLimits], creations: Creations) -> None:
         self._registry = registry
         self._limits = limits
-        self._creating = creating
+        self._creations = creations
         self._waking: list[tuple[ConversationHandle, CommandMessage]] = []
 
     def wake(self, handle: ConversationHandle, message: CommandMessage) -> None:
@@ -48,7 +49,7 @@ class CapacityGate:
 
     def measure(self) -> Capacity:
         """What is active, and what may be."""
-        census, limits, creating = self._registry.census, self._limits(), self._creating()
+        census, limits, creating = self._registry.census, self._limits(), len(self._creations)
         self._waking = [(handle, message) for handle, message in self._waking if not message.reply.is_given]
         waking = {handle for handle, _ in self._waking if handle.record.status not in _ACTIVE}
         return Capacity(

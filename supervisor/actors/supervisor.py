@@ -74,7 +74,7 @@ class Supervisor:
         self._context = context
         self._engines = engines
         self._creations = creations
-        self._capacity = CapacityGate(registry, lambda: context.settings().capacity, creations.__len__)
+        self._capacity = CapacityGate(registry, lambda: context.settings().capacity, creations)
         self._started_at = clock.now()
         self._started = trio.current_time()
         self._closing = False

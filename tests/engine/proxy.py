@@ -39,8 +39,12 @@ class EngineProxy:
     async def _join(self, client: trio.SocketStream) -> None:
         async with client, await trio.open_unix_socket(self._engine) as engine, trio.open_nursery() as nursery:
             nursery.start_soon(self._pump, client, engine)
-            await self._pump(engine, client)
+            await self._answer(engine, client)
             nursery.cancel_scope.cancel()
+
+    async def _answer(self, engine: trio.SocketStream, client: trio.SocketStream) -> None:
+        """Forward what the engine says; for those who forward it otherwise."""
+        await self._pump(engine, client)
 
     async def _pump(self, source: trio.SocketStream, sink: trio.SocketStream) -> None:
         await trio.lowlevel.checkpoint()

@@ -39,10 +39,6 @@ from tests.simulation.script import make_script
 MOST_SEEDS: Final = 600
 
 
-def _replace(owner: object, name: str, new: object) -> AbstractContextManager[object]:
-    return mock.patch.object(owner, name, new)
-
-
 async def _do_nothing(*_: object, **__: object) -> None:
     await trio.lowlevel.checkpoint()
 
@@ -64,7 +60,7 @@ def _announce_before_commit() -> Iterator[None]:
         with mock.patch.object(self, "_announce"):
             await real(self, batch)
 
-    with _replace(Journal, "_write", write):
+    with mock.patch.object(Journal, "_write", write):
         yield
 
 
@@ -83,7 +79,7 @@ def _answer_before_commit() -> Iterator[None]:
         with mock.patch.object(RecordKeeper, "_commit", _do_nothing):
             await real_stopped(keeper, *told)
 
-    with _replace(RecordKeeper, "_commit", commit), _replace(effects, "_stopped", stopped):
+    with mock.patch.object(RecordKeeper, "_commit", commit), mock.patch.object(effects, "_stopped", stopped):
         yield
 
 
@@ -95,7 +91,7 @@ def _forget_the_intent() -> Iterator[None]:
         forgotten = record.intent in (Intent.DELETE, Intent.STOP, Intent.ARCHIVE)
         await real(self, attrs.evolve(record, intent=None) if forgotten else record, *events)
 
-    with _replace(RecordKeeper, "save", save):
+    with mock.patch.object(RecordKeeper, "save", save):
         yield
 
 
@@ -106,7 +102,7 @@ def _take_an_outage_for_a_death() -> Iterator[None]:
         if self._keeper.record.status == "RUNNING":
             await self._recover(Died(Cause.EXITED, reason, 1, oom_killed=False))
 
-    with _replace(SandboxSight, "_lose", lose):
+    with mock.patch.object(SandboxSight, "_lose", lose):
         yield
 
 
@@ -121,7 +117,7 @@ def _share_a_restart_window() -> Iterator[None]:
         shared.append(PastRestart(now, cause))
         return decision
 
-    with _replace(boot, "decide_restart", decide), _replace(sight, "decide_restart", decide):
+    with mock.patch.object(boot, "decide_restart", decide), mock.patch.object(sight, "decide_restart", decide):
         yield
 
 
@@ -132,7 +128,7 @@ def _restart_for_memory_for_ever() -> Iterator[None]:
     ) -> RestartDecision:
         return decide_restart(attrs.evolve(policy, max_oom_restarts=99), history, cause, now, dice)
 
-    with _replace(boot, "decide_restart", decide), _replace(sight, "decide_restart", decide):
+    with mock.patch.object(boot, "decide_restart", decide), mock.patch.object(sight, "decide_restart", decide):
         yield
 
 
@@ -149,7 +145,7 @@ def _call_it_running_before_it_is_ready() -> Iterator[None]:
         with trio.move_on_after(0.01):
             await ask()
 
-    with _replace(Boot, "_phase", phase), _replace(Boot, "insist", begin):
+    with mock.patch.object(Boot, "_phase", phase), mock.patch.object(Boot, "insist", begin):
         yield
 
 
@@ -160,31 +156,31 @@ def _remember_no_run() -> Iterator[None]:
     def paused(record: ConversationRecord, *, was_running: bool) -> ConversationRecord:
         return attrs.evolve(real(record, was_running=was_running), run_on_resume=False)
 
-    with _replace(effects, "_paused", paused):
+    with mock.patch.object(effects, "_paused", paused):
         yield
 
 
 @contextmanager
 def _restart_at_once() -> Iterator[None]:
-    with _replace(Boot, "_await_backoff", _do_nothing):
+    with mock.patch.object(Boot, "_await_backoff", _do_nothing):
         yield
 
 
 @contextmanager
 def _sweep_nothing() -> Iterator[None]:
-    with _replace(EngineSight, "sweep", _do_nothing):
+    with mock.patch.object(EngineSight, "sweep", _do_nothing):
         yield
 
 
 @contextmanager
 def _pause_without_freezing() -> Iterator[None]:
-    with _replace(DockerProvider, "pause", _do_nothing):
+    with mock.patch.object(DockerProvider, "pause", _do_nothing):
         yield
 
 
 @contextmanager
 def _keep_the_volume() -> Iterator[None]:
-    with _replace(DockerProvider, "remove_workspace", _do_nothing):
+    with mock.patch.object(DockerProvider, "remove_workspace", _do_nothing):
         yield
 
 
@@ -196,7 +192,7 @@ def _kill_without_looking() -> Iterator[None]:
             await context.provider(record).kill(name)
         await trio.lowlevel.checkpoint()
 
-    with _replace(effects, "_kill_or_remove", kill_or_remove):
+    with mock.patch.object(effects, "_kill_or_remove", kill_or_remove):
         yield
 
 
@@ -207,7 +203,7 @@ def _create_again_without_looking() -> Iterator[None]:
     def create(client: EngineClient, name: str, body: JsonObject) -> str | None:
         return real(client, name, body) or real(client, f"{name}-again", body)
 
-    with _replace(containers, "_create", create):
+    with mock.patch.object(containers, "_create", create):
         yield
 
 
@@ -219,7 +215,7 @@ def _keep_the_last_container() -> Iterator[None]:
         with mock.patch.object(DockerProvider, "remove", _do_nothing):
             await real(self)
 
-    with _replace(Boot, "_make_room", make_room):
+    with mock.patch.object(Boot, "_make_room", make_room):
         yield
 
 

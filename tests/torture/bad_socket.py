@@ -29,12 +29,6 @@ class BadSocket(EngineProxy):
         """Break off in the middle of the next so many answers; the engine has done by then what it was asked to."""
         self._to_cut = count
 
-    async def _join(self, client: trio.SocketStream) -> None:
-        async with client, await trio.open_unix_socket(self._engine) as engine, trio.open_nursery() as nursery:
-            nursery.start_soon(self._pump, client, engine)
-            await self._answer(engine, client)
-            nursery.cancel_scope.cancel()
-
     async def _answer(self, engine: trio.SocketStream, client: trio.SocketStream) -> None:
         await trio.lowlevel.checkpoint()
         with suppress(trio.BrokenResourceError):  # one side has gone
