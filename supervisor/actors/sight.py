@@ -1,5 +1,7 @@
 """What an actor does about what it sees of its sandbox, when nobody asked for anything."""
 
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 import attrs
@@ -41,33 +43,12 @@ class SandboxSight:
 
     async def look(self) -> None:
         """Compare the sandbox with what its conversation's status wants, and do what follows from it."""
-        await trio.lowlevel.checkpoint()
-        record = self._keeper.record
-        try:
-            self.require_engine()
-            provider = self._context.provider(record)
-            view = await provider.inspect(record.sandbox.name) if record.sandbox is not None else None
-            await self._settle(assess(record.status, view), view)
-        except EngineUnavailable as error:
-            await self._lose(str(error))
-        except ConversationdError as error:
-            self._keeper.log.warning("sandbox.not_settled", error=str(error))
+        await self._as_far_as_seen(self._look)
 
     async def end_unhealthy(self, sandbox: str, message: str) -> None:
         """Its probes failed: kill it if it runs, and go on as after any other death."""
         await self._occupation.end()
-        provider = self._context.provider(self._keeper.record)
-        try:
-            view = await provider.inspect(sandbox)
-            if view is not None and view.state is SandboxState.RUNNING:
-                await provider.kill(view.name)
-                await self._recover(Died(Cause.UNHEALTHY, message))
-            else:
-                await self._settle(assess(self._keeper.record.status, view), view)
-        except EngineUnavailable as error:
-            await self._lose(str(error))
-        except ConversationdError as error:
-            self._keeper.log.warning("sandbox.not_settled", error=str(error))
+        await self._as_far_as_seen(partial(self._end_unhealthy, sandbox, message))
         await self._occupation.attend()
 
     def require_engine(self) -> None:
@@ -78,6 +59,32 @@ class SandboxSight:
         """
         if not self._context.engine_answers(self._keeper.record.spec.provider):
             raise EngineUnavailable("the engine does not answer")
+
+    async def _as_far_as_seen(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do what an engine may keep from being done: what could not be seen is unknown, and looked at again."""
+        await trio.lowlevel.checkpoint()
+        try:
+            await work()
+        except EngineUnavailable as error:
+            await self._lose(str(error))
+        except ConversationdError as error:
+            self._keeper.log.warning("sandbox.not_settled", error=str(error))
+
+    async def _look(self) -> None:
+        record = self._keeper.record
+        self.require_engine()
+        provider = self._context.provider(record)
+        view = await provider.inspect(record.sandbox.name) if record.sandbox is not None else None
+        await self._settle(assess(record.status, view), view)
+
+    async def _end_unhealthy(self, sandbox: str, message: str) -> None:
+        provider = self._context.provider(self._keeper.record)
+        view = await provider.inspect(sandbox)
+        if view is not None and view.state is SandboxState.RUNNING:
+            await provider.kill(view.name)
+            await self._recover(Died(Cause.UNHEALTHY, message))
+        else:
+            await self._settle(assess(self._keeper.record.status, view), view)
 
     async def _settle(self, finding: Finding, view: SandboxView | None) -> None:
         await trio.lowlevel.checkpoint()
