@@ -18,6 +18,7 @@ _UNREACHABLE: Final = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EA
 _DIRECT_SECONDS: Final = 0.25
 _PUBLISHED_SECONDS: Final = 5.0
 _HOLD_SECONDS: Final = 0.05
+_RUNS_SECONDS: Final = 0.1
 
 
 class NoAgent:
@@ -30,7 +31,13 @@ class NoAgent:
         return {}
 
     async def wait_ready(self, session: AgentSession) -> None:
-        """Return once the sandbox's port accepts a connection; at once if it has no port."""
+        """Return once the sandbox's port accepts a connection; without one, once it has run for a moment.
+
+        A command that cannot be run ends in that moment: whoever starts it is told so.
+        """
+        if session.direct is None and session.published is None:
+            await trio.sleep(_RUNS_SECONDS)
+            return
         backoff = Backoff(0.002, 0.25)
         while not await _listens(session):
             await backoff.sleep()
