@@ -233,26 +233,35 @@ class Boot:
         if scope.cancelled_caught:
             raise SandboxDied(Died(Cause.UNHEALTHY, f"the sandbox did not get through phase {phase} in {limit:g} s"))
 
-    async def while_alive(self, view: SandboxView, work: Callable[[], Awaitable[None]]) -> None:
-        """Do some work that needs a sandbox that runs.
+    async def while_alive(self, view: SandboxView, *works: Callable[[], Awaitable[None]]) -> None:
+        """Do some work that needs a sandbox, all at once; the first failure ends the rest.
 
         Raises:
             SandboxDied: the sandbox ended meanwhile.
         """
         failure: SandboxDied | ConversationdError | None = None
+        under_way = len(works)
 
         async def watch(scope: trio.CancelScope) -> None:
             nonlocal failure
             failure = SandboxDied(await self._await_death(view.name))
             scope.cancel()
 
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(watch, nursery.cancel_scope)
+        async def do(work: Callable[[], Awaitable[None]], scope: trio.CancelScope) -> None:
+            nonlocal failure, under_way
+            await trio.lowlevel.checkpoint()
             try:
                 await work()
             except ConversationdError as error:
                 failure = error
-            nursery.cancel_scope.cancel()
+            under_way -= 1
+            if failure is not None or not under_way:
+                scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch, nursery.cancel_scope)
+            for work in works:
+                nursery.start_soon(do, work, nursery.cancel_scope)
         if failure is not None:
             raise failure
 

@@ -236,44 +236,40 @@ async def _undo_pause(keeper: RecordKeeper, context: ActorContext, view: Sandbox
 async def _thaw_or_boot(
     keeper: RecordKeeper, context: ActorContext, boot: Boot, seen: SandboxView | None
 ) -> tuple[SandboxView, ExecutionStatus | None]:
-    record = keeper.record
-    driver = context.driver(record)
-    view = await _thaw(record, context, seen)
-    if view is None:
-        booted = await boot.run()
-        return booted.view, booted.execution
-    session = session_of(record, view)
-    try:
-        await boot.while_alive(view, lambda: driver.wait_ready(session))
-    except SandboxDied:
+    await trio.lowlevel.checkpoint()
+    record, view = keeper.record, seen
+    if view is None and record.sandbox is not None:
+        view = await context.provider(record).inspect(record.sandbox.name)
+    # A phase in the record: an earlier resume began to boot it and did not get to the end.
+    thawed = view is not None and record.phase is None and await _thaw(record, context, boot, view)
+    if view is None or not thawed:
         booted = await boot.run()
         return booted.view, booted.execution
     if record.run_on_resume:
+        driver, session = context.driver(record), session_of(record, view)
         await boot.insist(lambda: driver.run(session))
         return view, ExecutionStatus.RUNNING
     return view, record.execution_status
 
 
-async def _thaw(record: ConversationRecord, context: ActorContext, seen: SandboxView | None) -> SandboxView | None:
-    """Thaw what was last seen, or is looked at now; None says that there is nothing to thaw."""
+async def _thaw(record: ConversationRecord, context: ActorContext, boot: Boot, view: SandboxView) -> bool:
+    """Thaw a sandbox until it is ready; False says that there is nothing left to thaw."""
+    provider, driver, session = context.provider(record), context.driver(record), session_of(record, view)
+    refused: SandboxFailed | None = None
     await trio.lowlevel.checkpoint()
-    provider = context.provider(record)
-    view = seen
-    if view is None and record.sandbox is not None:
-        view = await provider.inspect(record.sandbox.name)
-    # A phase in the record: an earlier resume began to boot it and did not get to the end.
-    if view is None or record.phase is not None:
-        return None
     try:
-        await provider.unpause(view.name)
+        # Asked while it is frozen still: then its answer is all that is waited for.
+        await boot.while_alive(view, lambda: provider.unpause(view.name), lambda: driver.wait_ready(session))
+    except SandboxDied:
+        return False
     except SandboxFailed as failure:
         refused = failure
-    else:
-        return view
+    if refused is None:
+        return True
     now = await provider.inspect(view.name)
     if now is not None and now.state in (SandboxState.PAUSED, SandboxState.RUNNING):
         raise refused
-    return None
+    return False
 
 
 async def _interrupt(keeper: RecordKeeper, context: ActorContext, view: SandboxView | None) -> None:

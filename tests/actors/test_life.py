@@ -223,6 +223,20 @@ async def test_resume_leaves_an_agent_alone_that_did_not_run(tmp_path: Path, aut
         assert "run" not in world.agent.calls
 
 
+async def test_resume_asks_for_readiness_while_it_thaws(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """The agent is asked before the engine has answered, so that nobody waits for one after the other."""
+    async with open_world(tmp_path) as world, trio.open_nursery() as nursery:
+        await world.start()
+        await world.supervisor.pause(C1, None)
+        world.engine.close_gate("unpause")
+        asked = world.agent.calls.count("wait_ready")
+        nursery.start_soon(world.supervisor.resume, C1, None)
+        await until(lambda: world.agent.calls.count("wait_ready") > asked)
+        assert world.record().status is Status.PAUSED
+        world.engine.open_gate("unpause")
+        await world.until_status(Status.RUNNING)
+
+
 async def test_execution_status_is_followed(tmp_path: Path, autojump_clock: MockClock) -> None:
     """What the agent does is in the record and in the events, beside the status."""
     async with open_world(tmp_path) as world:
