@@ -1,8 +1,8 @@
 """What is measured from inside, in a process of its own: stalls of the event loop, and the memory of an idle actor.
 
-`python -m tests.benchmarks.inside memory COUNT` prints one number, `... stall IMAGE COUNT` two: our loop's stall and,
-at the same time, that of a loop in another process that does nothing at all (`... beat`). What both suffer is the
-host's: the engine keeps its cores busy.
+`python -m tests.benchmarks.inside memory COUNT` prints one number, `... stall IMAGE COUNT` three: our loop's stall, at
+the same time that of a loop in another process that does nothing at all (`... beat`), and how long our loop worked in
+one go. What both suffer is the host's: the engine keeps its cores busy.
 """
 
 import resource
@@ -60,10 +60,30 @@ async def _supervision(store: Store, spec: SandboxSpec, provider: SandboxProvide
         yield supervision
 
 
-async def loop_stall(base_url: str, spec: SandboxSpec, directory: Path, count: int) -> tuple[float, float]:
-    """How many seconds late a loop wakes a task at the worst, while many sandboxes start: ours, and a bare one."""
+class _Turns(trio.abc.Instrument):
+    """The processor time that the loop's thread takes from one wait to the next; `longest` in seconds."""
+
+    def __init__(self) -> None:
+        self.longest = 0.0
+        self._began = time.thread_time()
+
+    def after_io_wait(self, timeout: float) -> None:
+        """A turn begins."""
+        self._began = time.thread_time()
+
+    def before_io_wait(self, timeout: float) -> None:
+        """A turn ends."""
+        self.longest = max(self.longest, time.thread_time() - self._began)
+
+
+async def loop_stall(base_url: str, spec: SandboxSpec, directory: Path, count: int) -> tuple[float, float, float]:
+    """How many seconds late a loop wakes a task at the worst, while many sandboxes start: ours, and a bare one.
+
+    The third number is the longest turn of our loop, in seconds of processor time.
+    """
     store = Store(directory / "stall.db")
     lateness: list[float] = []
+    turns = _Turns()
     async with (
         DockerProvider(base_url, store.instance, Lanes()) as provider,
         _supervision(store, spec, provider) as supervision,
@@ -71,13 +91,15 @@ async def loop_stall(base_url: str, spec: SandboxSpec, directory: Path, count: i
     ):
         with _BareLoop() as bare:
             nursery.start_soon(_beat, lateness)
+            trio.lowlevel.add_instrument(turns)
             await _start_all(supervision, count)
+            trio.lowlevel.remove_instrument(turns)
             theirs = bare.worst()
         nursery.cancel_scope.cancel()
         with trio.CancelScope(shield=True):
             await _end_all(supervision, count)
     store.close()
-    return max(lateness), theirs
+    return max(lateness), theirs, turns.longest
 
 
 async def memory_of_idle_actors(spec: SandboxSpec, directory: Path, count: int) -> float:
@@ -151,7 +173,7 @@ def _resident() -> int:
     return pages * resource.getpagesize()
 
 
-def _measure_stall(image: str, count: str) -> tuple[float, float]:
+def _measure_stall(image: str, count: str) -> tuple[float, float, float]:
     with tempfile.TemporaryDirectory() as directory:
         base_url = find_engine() or ""
         return trio.run(loop_stall, base_url, serving_spec(image), Path(directory), int(count))
