@@ -1,5 +1,6 @@
 """A real `conversationd` in a process of its own, for tests, benchmarks and the demo. No pytest in here."""
 
+import hmac
 import json
 import os
 import signal
@@ -65,6 +66,20 @@ class DaemonProcess:
         with closing(sqlite3.connect(journal)) as connection:
             row = connection.execute("SELECT value FROM meta WHERE name = 'instance'").fetchone()
         return str(row[0])
+
+    @property
+    def session_keys(self) -> set[str]:
+        """The key of every conversation that it holds, and those that opened its sandboxes, one after the other."""
+        with closing(sqlite3.connect(self.state_dir / "journal.db")) as connection:
+            rows = connection.execute(
+                "SELECT record ->> 'session_key', coalesce(record ->> 'incarnation', 0) FROM conversations"
+            ).fetchall()
+        derived = {
+            hmac.digest(key.encode(), str(number).encode(), "sha256").hex()
+            for key, last in rows
+            for number in range(1, last + 1)
+        }
+        return derived | {key for key, _ in rows}
 
     @property
     def tcp_port(self) -> int:

@@ -14,6 +14,7 @@ import trio
 from supervisor.actors.settings import ActorSettings
 from supervisor.actors.supervision import Parts, Supervision, supervise
 from supervisor.actors.supervisor import Supervisor
+from supervisor.agent.port import AgentDriver
 from supervisor.control.service import StartRequest
 from supervisor.conversation.events import RecordedEvent
 from supervisor.conversation.ids import ConversationId
@@ -121,11 +122,15 @@ async def open_world(
     settings: ActorSettings = SETTINGS,
     engine: FakeEngine | None = None,
     agent: FakeAgent | None = None,
+    driver: AgentDriver | None = None,
     make_store: Callable[[Path], Store] = Store,
     retention: float = 0.0,
     other_engine: FakeEngine | None = None,
 ) -> AsyncIterator[World]:
-    """Bring up a supervision in a state directory; leaving the context is like kill -9 of the daemon, but polite."""
+    """Bring up a supervision in a state directory; leaving the context is like kill -9 of the daemon, but polite.
+
+    With a `driver` that is what talks to agents, in place of the fake one.
+    """
     engine, agent = engine or FakeEngine(), agent or FakeAgent()
     agent.runs = engine.runs
     store = make_store(directory / "journal.db")
@@ -133,7 +138,7 @@ async def open_world(
     parts = Parts(
         store=store,
         providers={each.name: each for each in (engine, other_engine) if each is not None},
-        drivers={"v1": agent},
+        drivers={"v1": driver or agent},
         settings=lambda: settings,
         clock=SimulatedWallClock(),
         random=Random(0),

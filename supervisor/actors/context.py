@@ -1,5 +1,6 @@
 """What every actor is given: the ports, the journal, the settings of the moment, and chance."""
 
+import hmac
 from collections.abc import Callable, Mapping
 from random import Random
 
@@ -33,6 +34,11 @@ class ActorContext:
         return self.drivers[record.agent]
 
 
+def sandbox_key(record: ConversationRecord) -> str:
+    """The session key of this incarnation's sandbox alone: one that got out with a dead sandbox opens no other."""
+    return hmac.digest(record.session_key.encode(), str(record.incarnation).encode(), "sha256").hex()
+
+
 def session_of(record: ConversationRecord, view: SandboxView) -> AgentSession:
     """How to reach the agent server of a sandbox that runs."""
     return AgentSession(
@@ -40,11 +46,12 @@ def session_of(record: ConversationRecord, view: SandboxView) -> AgentSession:
         workspace=record.spec.workspace,
         published=view.published,
         direct=view.direct,
-        session_key=record.session_key,
+        session_key=sandbox_key(record),
+        secret=record.session_key,
     )
 
 
 def plan_of(record: ConversationRecord, driver: AgentDriver) -> SandboxPlan:
     """The sandbox that this incarnation of the record wants."""
-    env = {**record.spec.env, **driver.environment(record.session_key, record.spec.workspace)}
-    return SandboxPlan(record.id, record.incarnation, record.spec, env)
+    own = driver.environment(sandbox_key(record), record.session_key, record.spec.workspace)
+    return SandboxPlan(record.id, record.incarnation, record.spec, {**record.spec.env, **own})

@@ -171,9 +171,11 @@ async def discard(keeper: RecordKeeper, context: ActorContext) -> None:
 def _uncounted(record: ConversationRecord) -> ConversationRecord:
     """A record whose incarnation does not count if the engine never said that it made it.
 
-    It may do so still. So the next sandbox gets the same name, which the engine gives to one container only.
+    It may do so still. So the next sandbox gets the same name, which the engine gives to one container only. One that
+    was seen counts: its key has been shown, and must not open another.
     """
-    return attrs.evolve(record, incarnation=record.incarnation - (record.intent is Intent.CREATE))
+    unseen = record.intent is Intent.CREATE and record.sandbox is not None and record.sandbox.id is None
+    return attrs.evolve(record, incarnation=record.incarnation - unseen)
 
 
 async def _intend_to_stop(keeper: RecordKeeper) -> None:

@@ -19,7 +19,7 @@ from supervisor.actors.booting import BootOrder
 from supervisor.actors.bus import Bus
 from supervisor.actors.capacity import CapacityGate
 from supervisor.actors.clock import Clock
-from supervisor.actors.context import ActorContext
+from supervisor.actors.context import ActorContext, sandbox_key
 from supervisor.actors.creations import Creations
 from supervisor.actors.engines import EngineSight
 from supervisor.actors.handle import ConversationHandle
@@ -156,7 +156,7 @@ class Supervisor:
             raise refusal(Command.CONNECT, record.status, verdict.hint)
         if record.sandbox is None or record.sandbox.url is None:
             raise NotFound(f"conversation {conversation} has no port to connect to: its spec sets none")
-        return AgentAccess(record.sandbox.url, record.session_key)
+        return AgentAccess(record.sandbox.url, sandbox_key(record))
 
     async def logs(self, conversation: ConversationId, tail: int) -> Sequence[str]:
         """The last lines of the sandbox's output; none once the sandbox is removed."""

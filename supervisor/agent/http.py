@@ -4,6 +4,7 @@ What runs in a sandbox is not trusted: every answer may be anything.
 """
 
 import json
+from collections.abc import Mapping
 from typing import Final
 
 import attrs
@@ -28,6 +29,17 @@ class Answer:
 
     status: int
     body: bytes
+
+
+@attrs.frozen
+class _Request:
+    method: str
+    path: str
+    body: JsonObject | None = attrs.field(default=None, repr=False)
+    headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"
 
 
 def open_client() -> httpx2.AsyncClient:
@@ -61,6 +73,16 @@ def authority(endpoint: Endpoint) -> str:
     return f"[{endpoint.host}]:{endpoint.port}" if ":" in endpoint.host else f"{endpoint.host}:{endpoint.port}"
 
 
+async def look(client: httpx2.AsyncClient, session: AgentSession, path: str) -> None:
+    """Get once what needs no key, and show none: whoever has taken a dead sandbox's port learns nothing by it.
+
+    Raises:
+        AgentUnavailable: as for `call`.
+        AgentRefused: as for `call`.
+    """
+    await _ask(client, session, _Request("GET", path))
+
+
 async def call(
     client: httpx2.AsyncClient,
     session: AgentSession,
@@ -70,15 +92,22 @@ async def call(
     *,
     accept: frozenset[int] = frozenset(),
 ) -> Answer:
-    """Ask once. A status in `accept` is an answer like those of success.
+    """Ask once, with the key. A status in `accept` is an answer like those of success.
 
     Raises:
         AgentUnavailable: no answer, a broken or endless one, 429, or 5xx.
         AgentRefused: any other status that is not success; its body carries no secret of the session or the request.
     """
-    url = f"http://{authority(endpoint_of(session))}{path}"
+    headers = {"X-Session-API-Key": session.session_key, "Content-Type": "application/json"}
+    return await _ask(client, session, _Request(method, path, body, headers), accept)
+
+
+async def _ask(
+    client: httpx2.AsyncClient, session: AgentSession, request: _Request, accept: frozenset[int] = frozenset()
+) -> Answer:
+    url = f"http://{authority(endpoint_of(session))}{request.path}"
     try:
-        answer = await _exchange(client, session, method, url, body)
+        answer = await _exchange(client, url, request)
     except (
         httpx2.HTTPError,
         httpx2.InvalidURL,
@@ -87,27 +116,24 @@ async def call(
         ValueError,
         trio.BrokenResourceError,
     ) as error:
-        raise AgentUnavailable(f"{method} {path}: the agent server does not answer: {_reason(error)}") from error
+        raise AgentUnavailable(f"{request}: the agent server does not answer: {_reason(error)}") from error
     if httpx2.codes.is_success(answer.status) or answer.status in accept:
         return answer
     if answer.status in _REFUSED_CODES and answer.status != _TOO_MANY:
         # Servers like to quote the request that they refuse.
-        secrets = (session.session_key, *secrets_in(body))
+        secrets = (session.session_key, session.secret, *secrets_in(request.body))
         text = redact(answer.body.decode(errors="replace"), secrets)[:_MOST_REFUSAL]
-        raise AgentRefused(f"{method} {path}: the agent server refused with {answer.status}", answer.status, text)
-    raise AgentUnavailable(f"{method} {path}: the agent server answered {answer.status}")
+        raise AgentRefused(f"{request}: the agent server refused with {answer.status}", answer.status, text)
+    raise AgentUnavailable(f"{request}: the agent server answered {answer.status}")
 
 
-async def _exchange(
-    client: httpx2.AsyncClient, session: AgentSession, method: str, url: str, body: JsonObject | None
-) -> Answer:
-    headers = {"X-Session-API-Key": session.session_key, "Content-Type": "application/json"}
-    content = None if body is None else json.dumps(body).encode()
+async def _exchange(client: httpx2.AsyncClient, url: str, request: _Request) -> Answer:
+    content = None if request.body is None else json.dumps(request.body).encode()
     received = bytearray()
     status = 0
     # Leaving the loop would leave the client's generators to the garbage collector; cancelling unwinds them.
     with trio.CancelScope() as endless:
-        async with client.stream(method, url, content=content, headers=headers) as response:
+        async with client.stream(request.method, url, content=content, headers=request.headers) as response:
             status = response.status_code
             async for chunk in response.aiter_raw():
                 received += chunk

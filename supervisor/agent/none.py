@@ -26,7 +26,7 @@ class NoAgent:
 
     name: Final = "none"
 
-    def environment(self, session_key: str, workspace: str) -> Mapping[str, str]:  # noqa: ARG002 -- the port's shape
+    def environment(self, session_key: str, secret: str, workspace: str) -> Mapping[str, str]:  # noqa: ARG002 -- the port's shape
         """Nothing: no server is there to read it."""
         return {}
 

@@ -20,7 +20,8 @@ from supervisor.sandbox.port import Endpoint
 class AgentSession:
     """One conversation's agent server: where it is, and the key that it wants.
 
-    `published` and `direct` are those of `SandboxView`; both None for a sandbox without a port.
+    `published` and `direct` are those of `SandboxView`; both None for a sandbox without a port. `session_key` opens
+    this sandbox only. `secret` is the conversation's own: it is never sent, and is kept out of what is told.
     """
 
     conversation: ConversationId
@@ -28,6 +29,7 @@ class AgentSession:
     published: Endpoint | None
     direct: Endpoint | None
     session_key: str = attrs.field(repr=False)
+    secret: str = attrs.field(repr=False)
 
 
 class AgentDriver(Protocol):
@@ -37,14 +39,20 @@ class AgentDriver(Protocol):
     def name(self) -> str:
         """The name by which `conversation.start` chooses this driver."""
 
-    def environment(self, session_key: str, workspace: str) -> Mapping[str, str]:
-        """The environment variables that this kind of server needs; they win over the caller's."""
+    def environment(self, session_key: str, secret: str, workspace: str) -> Mapping[str, str]:
+        """The environment variables that this kind of server needs; they win over the caller's.
+
+        `session_key` is to open this sandbox only; `secret` is the conversation's, for what is encrypted on its disk.
+        """
 
     async def wait_ready(self, session: AgentSession) -> None:
-        """Return as soon as the server can be used; try early and often, backing off from a few milliseconds."""
+        """Return as soon as the server can be used; try early and often, backing off from a few milliseconds.
+
+        No key is shown: it is not known yet who answers.
+        """
 
     async def probe(self, session: AgentSession) -> None:
-        """One liveness probe: returns if the server lives.
+        """One liveness probe, which shows no key: returns if the server lives.
 
         Raises:
             AgentUnavailable: it does not.

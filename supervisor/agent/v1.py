@@ -11,7 +11,7 @@ import trio
 
 from supervisor.agent.backoff import Backoff
 from supervisor.agent.events_socket import EventsSocket, open_events
-from supervisor.agent.http import Answer, call, open_client
+from supervisor.agent.http import Answer, call, look, open_client
 from supervisor.agent.port import AgentSession
 from supervisor.agent.wire import Garbled, parse_conversation, parse_message_page
 from supervisor.conversation.errors import AgentRefused, AgentUnavailable
@@ -60,12 +60,12 @@ class V1Driver:
     _client: httpx2.AsyncClient
     name: str = attrs.field(default="v1", init=False)
 
-    def environment(self, session_key: str, workspace: str) -> Mapping[str, str]:
-        """The key, and everything that the server keeps placed in the workspace, where it outlives the container."""
+    def environment(self, session_key: str, secret: str, workspace: str) -> Mapping[str, str]:
+        """The keys, and everything that the server keeps placed in the workspace, where it outlives the container."""
         state = f"{workspace.rstrip('/')}/.openhands"
         return {
             "OH_SESSION_API_KEYS_0": session_key,
-            "OH_SECRET_KEY": session_key,
+            "OH_SECRET_KEY": secret,
             "OH_CONVERSATIONS_PATH": f"{state}/conversations",
             "OH_BASH_EVENTS_DIR": f"{state}/bash_events",
             "OH_PERSISTENCE_DIR": state,
@@ -88,7 +88,7 @@ class V1Driver:
         while True:
             try:
                 with trio.move_on_after(_READY_SECONDS):
-                    await call(self._client, session, "GET", "/ready")
+                    await look(self._client, session, "/ready")
                     return
             except AgentUnavailable:
                 pass
@@ -96,7 +96,7 @@ class V1Driver:
 
     async def probe(self, session: AgentSession) -> None:
         """Ask for the server's health once."""
-        await call(self._client, session, "GET", "/health")
+        await look(self._client, session, "/health")
 
     async def begin(self, session: AgentSession, request: JsonObject, *, go_on: bool) -> ExecutionStatus | None:
         """See `AgentDriver`. The server keeps a conversation that it knows, and ignores the rest of the body."""

@@ -8,6 +8,7 @@ import trio
 from trio.testing import MockClock
 
 from supervisor import __version__
+from supervisor.actors.context import sandbox_key
 from supervisor.control.service import EngineStatus, StartRequest
 from supervisor.conversation.errors import NotFound
 from supervisor.conversation.ids import ConversationId
@@ -109,9 +110,11 @@ async def test_connect_gives_address_and_key(tmp_path: Path, autojump_clock: Moc
         await world.start(C2)
         first, second = await world.supervisor.connect(C1), await world.supervisor.connect(C2)
         assert first.url == f"http://127.0.0.1:{world.engine.sandboxes[name_of(world)].port}"
-        assert first.session_api_key == world.record().session_key
+        assert first.session_api_key == sandbox_key(world.record())
+        assert world.record().session_key not in first.session_api_key
         assert len({first.session_api_key, second.session_api_key}) == 2
         assert first.session_api_key not in repr(first)
+        assert sandbox_key(await world.supervisor.restart(C1, None, force=True)) != first.session_api_key
 
 
 async def test_connect_without_a_port_is_not_found(tmp_path: Path, autojump_clock: MockClock) -> None:
@@ -162,6 +165,7 @@ async def test_secrets_are_in_no_event(tmp_path: Path, autojump_clock: MockClock
         await world.stop()
         told = "".join(event.data for event in await world.events(None)) + repr(world.record())
         assert record.session_key not in told
+        assert sandbox_key(record) not in told
         assert "hunter2" not in told
 
 

@@ -19,6 +19,7 @@ _T = TypeVar("_T")
 CONVERSATION = "11111111-2222-3333-4444-555555555555"
 PATH = f"/api/conversations/{CONVERSATION}"
 KEY = "the-session-key"
+SECRET = "the-secret-of-the-conversation"
 
 Script: TypeAlias = Callable[[WebSocketConnection], Awaitable[None]]
 
@@ -86,7 +87,8 @@ class StubAgent:
     @property
     def session(self) -> AgentSession:
         """A session with this server."""
-        return AgentSession(ConversationId(CONVERSATION), "/workspace", Endpoint("127.0.0.1", self.port), None, KEY)
+        endpoint = Endpoint("127.0.0.1", self.port)
+        return AgentSession(ConversationId(CONVERSATION), "/workspace", endpoint, None, KEY, SECRET)
 
     def on(self, line: str, *replies: Reply) -> None:
         """Script the answers to `METHOD /path`."""
@@ -138,9 +140,9 @@ class StubAgent:
 
 @asynccontextmanager
 async def serving(agent: StubAgent) -> AsyncIterator[StubAgent]:
-    """Serve the stub on a port of its own."""
+    """Serve the stub on its port; it gets one of its own if it has none."""
     async with trio.open_nursery() as nursery:
-        listeners = await nursery.start(partial(trio.serve_tcp, agent.serve, 0, host="127.0.0.1"))
+        listeners = await nursery.start(partial(trio.serve_tcp, agent.serve, agent.port, host="127.0.0.1"))
         agent.port = listeners[0].socket.getsockname()[1]
         yield agent
         nursery.cancel_scope.cancel()

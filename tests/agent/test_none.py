@@ -30,7 +30,7 @@ def deaf() -> Iterator[Endpoint]:
 
 def session(published: Endpoint | None = None, direct: Endpoint | None = None) -> AgentSession:
     """A session with these endpoints."""
-    return AgentSession(ConversationId("c1"), "/workspace", published, direct, "key")
+    return AgentSession(ConversationId("c1"), "/workspace", published, direct, "key", "secret")
 
 
 async def listen(nursery: trio.Nursery, handler: Callable[[trio.SocketStream], Awaitable[None]]) -> Endpoint:
@@ -145,7 +145,7 @@ async def test_none_has_nothing_to_do_for_the_rest(autojump_clock: trio.testing.
     """There is no agent to begin, pause, run, interrupt or follow."""
     driver = NoAgent()
     assert driver.name == "none"
-    assert driver.environment("key", "/workspace") == {}
+    assert driver.environment("key", "secret", "/workspace") == {}
     assert await driver.begin(session(), {"a": 1}, go_on=True) is None
     assert await driver.pause(session()) is False
     await driver.run(session())

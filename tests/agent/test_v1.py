@@ -14,7 +14,7 @@ from supervisor.agent.v1 import agent_conversation_id
 from supervisor.conversation.errors import AgentRefused, AgentUnavailable
 from supervisor.conversation.ids import ConversationId
 from supervisor.conversation.record import ExecutionStatus
-from tests.agent.stub import CONVERSATION, KEY, PATH, Reply, Script, StubAgent, change, full, info, sending
+from tests.agent.stub import CONVERSATION, KEY, PATH, SECRET, Reply, Script, StubAgent, change, full, info, sending
 
 GET = f"GET {PATH}"
 START = "POST /api/conversations"
@@ -53,9 +53,9 @@ def test_agent_conversation_id_keeps_uuids_and_derives_the_rest() -> None:
 
 
 async def test_v1_environment_keeps_all_state_in_the_workspace() -> None:
-    """What the server writes outlives its container, and its key is the only one."""
+    """What the server writes outlives its container; its key does not, but the secret that it encrypts with does."""
     async with open_v1_driver() as driver:
-        environment = driver.environment("k", "/workspace/")
+        environment = driver.environment("k", "secret", "/workspace/")
         assert driver.name == "v1"
     places = {name: value for name, value in environment.items() if "/" in value}
     assert set(places) == {
@@ -66,7 +66,7 @@ async def test_v1_environment_keeps_all_state_in_the_workspace() -> None:
         "OH_WORKSPACE_PATH",
     }
     assert all(value.startswith("/workspace/") and "//" not in value for value in places.values())
-    assert environment["OH_SESSION_API_KEYS_0"] == environment["OH_SECRET_KEY"] == "k"
+    assert (environment["OH_SESSION_API_KEYS_0"], environment["OH_SECRET_KEY"]) == ("k", "secret")
     assert environment["OH_LEASE_TTL_SECONDS"] == "0"
     assert environment["LITELLM_LOCAL_MODEL_COST_MAP"] == "True"
 
@@ -94,6 +94,20 @@ async def test_v1_probe_asks_for_the_health(agent: StubAgent, driver: V1Driver) 
     await driver.probe(agent.session)
     with pytest.raises(AgentUnavailable):
         await driver.probe(agent.session)
+
+
+async def test_v1_shows_nothing_to_who_may_be_anybody(agent: StubAgent, driver: V1Driver) -> None:
+    """Whether the server is ready, or lives, is asked without the key, which need not be known for the answer."""
+    agent.on("GET /ready", Reply(503), Reply(200))
+    agent.on("GET /health", Reply(200), Reply(401))
+    await driver.wait_ready(agent.session)
+    await driver.probe(agent.session)
+    with pytest.raises(AgentRefused):
+        await driver.probe(agent.session)
+    assert len(agent.requests) == 4
+    told = "".join(f"{request.line}{request.headers}{request.body!r}" for request in agent.requests)
+    assert KEY not in told
+    assert SECRET not in told
 
 
 async def test_v1_begin_fills_in_only_what_we_own(agent: StubAgent, driver: V1Driver) -> None:

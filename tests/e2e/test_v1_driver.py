@@ -93,7 +93,7 @@ class Machine:
         )
         self._engine.create_container(
             self._image,
-            environment=dict(driver.environment(self.key, "/workspace")),
+            environment=dict(driver.environment(self.key, self.key, "/workspace")),
             host_config=host_config,
             labels={"conversationd.e2e": "test"},
             name=self.name,
@@ -102,7 +102,7 @@ class Machine:
         self._engine.start(self.name)
         port = self._engine.inspect_container(self.name)["NetworkSettings"]["Ports"][f"{PORT}/tcp"][0]["HostPort"]
         endpoint = Endpoint("127.0.0.1", int(port))
-        return AgentSession(ConversationId("works"), "/workspace", endpoint, None, self.key)
+        return AgentSession(ConversationId("works"), "/workspace", endpoint, None, self.key, self.key)
 
     async def _wait_ready(self, driver: V1Driver, session: AgentSession) -> None:
         async with trio.open_nursery() as nursery:

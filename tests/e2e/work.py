@@ -4,6 +4,7 @@ import io
 import sqlite3
 import tarfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from typing import Any, Final
 
@@ -167,12 +168,12 @@ def long_step(step: int) -> Callable[[int], str]:
 def secrets_told(daemon: DaemonProcess) -> list[str]:
     """Every line of a daemon's log, and every event, that holds a key of a session or of the model."""
     with closing(sqlite3.connect(daemon.state_dir / "journal.db")) as journal:
-        keys = [key for (key,) in journal.execute("SELECT record ->> 'session_key' FROM conversations")]
         events = [data for (data,) in journal.execute("SELECT data FROM events")]
-    assert all(keys)
+    keys = daemon.session_keys
+    assert keys
     return [line for line in (*daemon.log.read_text().splitlines(), *events) if holds_secret(line, keys)]
 
 
-def holds_secret(text: str, session_keys: list[str]) -> bool:
+def holds_secret(text: str, session_keys: AbstractSet[str]) -> bool:
     """Whether a text holds the model's key or one of these."""
     return any(secret in text for secret in (API_KEY, *session_keys))

@@ -55,9 +55,9 @@ class FakeAgent:
         known.changed.set()
         known.changed = trio.Event()
 
-    def environment(self, session_key: str, workspace: str) -> Mapping[str, str]:
+    def environment(self, session_key: str, secret: str, workspace: str) -> Mapping[str, str]:
         """As the port says."""
-        return {"KEY": session_key, "WORKSPACE": workspace}
+        return {"KEY": session_key, "SECRET": secret, "WORKSPACE": workspace}
 
     async def wait_ready(self, session: AgentSession) -> None:
         """As the port says."""

@@ -119,7 +119,7 @@ class SimulatedDriver:
     is_dead: Callable[[], bool]
     name: str = "v1"
 
-    def environment(self, session_key: str, workspace: str) -> Mapping[str, str]:
+    def environment(self, session_key: str, secret: str, workspace: str) -> Mapping[str, str]:
         """Nothing that matters here."""
         return {}
 
