@@ -57,12 +57,14 @@ def open_client() -> httpx2.AsyncClient:
 
 
 def endpoint_of(session: AgentSession) -> Endpoint:
-    """Where the agent server is.
+    """Where the agent server is: by its own address, if there is a way.
+
+    Any user of this host can take a published port whose sandbox has died, and would be told what is meant for it.
 
     Raises:
         AgentRefused: the sandbox has no port.
     """
-    endpoint = session.published or session.direct
+    endpoint = session.direct or session.published
     if endpoint is None:
         raise AgentRefused("the sandbox has no port for its agent server: set spec.port", status=0, body="")
     return endpoint

@@ -10,7 +10,7 @@ from supervisor.agent import http as http_module
 from supervisor.agent.http import Answer, authority, call, endpoint_of, open_client
 from supervisor.conversation.errors import AgentRefused, AgentUnavailable
 from supervisor.sandbox.port import Endpoint
-from tests.agent.stub import KEY, PATH, Reply, StubAgent
+from tests.agent.stub import KEY, PATH, SECRET, Reply, StubAgent
 
 LINE = f"GET {PATH}"
 
@@ -132,11 +132,11 @@ async def test_refusal_tells_no_secret_of_the_request(agent: StubAgent) -> None:
         "names": ["plain"],
         "flag": True,
     }
-    said = json.dumps({"input": body, "plain": secret}, ensure_ascii=False) + json.dumps(body) + secret + KEY
+    said = json.dumps({"input": body, "plain": secret}, ensure_ascii=False) + json.dumps(body) + secret + KEY + SECRET
     told = await refusal(agent, Reply(422, said.encode()), body)
     assert "gpt" in told
     assert "plain" in told
-    for hidden in ("12345", "ghp_678", KEY):
+    for hidden in ("12345", "ghp_678", KEY, SECRET):
         assert hidden not in told
 
 
@@ -157,11 +157,11 @@ def test_endpoint_of_a_sandbox_without_a_port_is_refused() -> None:
         endpoint_of(attrs.evolve(StubAgent().session, published=None))
 
 
-def test_endpoint_of_prefers_the_published_one() -> None:
-    """The direct one is for sandboxes that publish nothing."""
+def test_endpoint_of_prefers_the_direct_one() -> None:
+    """A published port is anybody's who takes it once its sandbox is dead: it is for engines that hide the rest."""
     published, direct = Endpoint("127.0.0.1", 1), Endpoint("172.17.0.2", 8000)
-    assert endpoint_of(attrs.evolve(StubAgent().session, published=published, direct=direct)) is published
-    assert endpoint_of(attrs.evolve(StubAgent().session, published=None, direct=direct)) is direct
+    assert endpoint_of(attrs.evolve(StubAgent().session, published=published, direct=direct)) is direct
+    assert endpoint_of(attrs.evolve(StubAgent().session, published=published, direct=None)) is published
 
 
 def test_authority_brackets_ipv6() -> None:

@@ -39,7 +39,7 @@ INSPECT = f"GET /containers/{NAME}/json"
 INSPECT_BY_ID = "GET /containers/f00/json"
 
 
-def container(status: str, name: str = NAME) -> Answer:
+def container(status: str, name: str = NAME, gateway: str = "127.0.0.1") -> Answer:
     """What the engine says of our container f00."""
     return Answer(
         body={
@@ -49,7 +49,7 @@ def container(status: str, name: str = NAME) -> Answer:
             "State": {"Status": status, "ExitCode": 0, "OOMKilled": False, "Error": ""},
             "NetworkSettings": {
                 "Ports": {"80/tcp": None, "8000/tcp": [{"HostIp": "127.0.0.1", "HostPort": "49153"}]},
-                "Networks": {"bridge": {"IPAddress": "172.17.0.2"}},
+                "Networks": {"bridge": {"IPAddress": "172.17.0.2", "Gateway": gateway}},
             },
         }
     )
@@ -104,6 +104,16 @@ async def test_hidden_containers_have_no_direct_endpoint(
     provider._containers._host = None
     engine.tell({"GET /info": Answer(body=info)})
     assert (await provider.launch(PLAN)).direct is None
+
+
+@pytest.mark.parametrize("gateway", ["", "198.51.100.1", "fe80::1", "255.255.255.255"])
+async def test_network_that_does_not_begin_here_has_no_direct_endpoint(
+    engine: FakeEngine, provider: DockerProvider, gateway: str
+) -> None:
+    """Somebody else may have its addresses here: who they are is not known to us."""
+    engine.tell({INSPECT_BY_ID: container("running", gateway=gateway)})
+    view = await provider.launch(PLAN)
+    assert (view.url, view.direct) == ("http://127.0.0.1:49153", None)
 
 
 async def test_taken_name_that_shows_nothing_is_tried_again(engine: FakeEngine, provider: DockerProvider) -> None:

@@ -1,6 +1,8 @@
 """Reads what the engine says of containers into our own terms."""
 
+import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final, TypeAlias
 
 from supervisor.sandbox.port import Endpoint, SandboxState, SandboxView
@@ -21,7 +23,7 @@ def read_state(status: str) -> SandboxState:
 
 
 def read_view(name: str, container: EngineJson, *, direct: bool) -> SandboxView:
-    """Read the answer to an inspection of a sandbox. With `direct` this host can reach the container's own address."""
+    """Read the answer to an inspection of a sandbox. With `direct` the engine's networks may be this host's, too."""
     state = container["State"]
     does = read_state(state["Status"])
     lives = does in (SandboxState.RUNNING, SandboxState.PAUSED)
@@ -49,5 +51,17 @@ def _published(network: EngineJson) -> tuple[Endpoint | None, int | None]:
 
 
 def _address(network: EngineJson) -> str | None:
-    addresses = (attached["IPAddress"] for attached in (network.get("Networks") or {}).values())
-    return next((address for address in addresses if address), None)
+    """The container's address in a network that begins on this host: nobody else here can answer by it."""
+    for attached in (network.get("Networks") or {}).values():
+        if attached["IPAddress"] and _is_ours(attached["Gateway"]):
+            return str(attached["IPAddress"])
+    return None
+
+
+def _is_ours(address: str) -> bool:
+    """Whether this host has the address. Networks of another kind, or of another network namespace, begin elsewhere."""
+    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        # Sends nothing. What is meant for an address of this host is sent from that address.
+        sock.connect((address, 1))
+        return bool(sock.getsockname()[0] == address)
+    return False
