@@ -69,7 +69,7 @@ class DaemonProcess:
 
     @property
     def session_keys(self) -> set[str]:
-        """The key of every conversation that it holds, and those that opened its sandboxes, one after the other."""
+        """The key of every conversation that it holds, and all that its sandboxes were given."""
         with closing(sqlite3.connect(self.state_dir / "journal.db")) as connection:
             rows = connection.execute(
                 "SELECT record ->> 'session_key', coalesce(record ->> 'incarnation', 0) FROM conversations"
@@ -77,7 +77,7 @@ class DaemonProcess:
         derived = {
             hmac.digest(key.encode(), str(number).encode(), "sha256").hex()
             for key, last in rows
-            for number in range(1, last + 1)
+            for number in (*range(1, last + 1), "disk")
         }
         return derived | {key for key, _ in rows}
 

@@ -11,7 +11,7 @@ from typing import Final, NoReturn
 import attrs
 import trio
 
-from supervisor.actors.context import ActorContext, plan_of, sandbox_key, session_of
+from supervisor.actors.context import ActorContext, disk_key, plan_of, sandbox_key, session_of
 from supervisor.actors.findings import HOPELESS_EXIT_CODES, Died, describe_death, failure_of
 from supervisor.actors.keeper import RecordKeeper
 from supervisor.conversation.errors import (
@@ -385,7 +385,7 @@ async def log_tail(logs: Callable[[str, int], Awaitable[Sequence[str]]], record:
         lines = await logs(record.sandbox.name, LOG_TAIL)
     except EngineUnavailable:
         return ()
-    keys = (record.session_key, sandbox_key(record))
+    keys = (sandbox_key(record), disk_key(record))
     secrets = (*keys, *secrets_in(dict(record.spec.env)), *secrets_in(record.request))
     return tuple(redact(line, secrets) for line in lines)
 

@@ -36,7 +36,16 @@ class ActorContext:
 
 def sandbox_key(record: ConversationRecord) -> str:
     """The session key of this incarnation's sandbox alone: one that got out with a dead sandbox opens no other."""
-    return hmac.digest(record.session_key.encode(), str(record.incarnation).encode(), "sha256").hex()
+    return _derived(record, str(record.incarnation))
+
+
+def disk_key(record: ConversationRecord) -> str:
+    """What the conversation's servers encrypt with on its disk, one after the other; no sandbox's session key."""
+    return _derived(record, "disk")
+
+
+def _derived(record: ConversationRecord, purpose: str) -> str:
+    return hmac.digest(record.session_key.encode(), purpose.encode(), "sha256").hex()
 
 
 def session_of(record: ConversationRecord, view: SandboxView) -> AgentSession:
@@ -47,11 +56,11 @@ def session_of(record: ConversationRecord, view: SandboxView) -> AgentSession:
         published=view.published,
         direct=view.direct,
         session_key=sandbox_key(record),
-        secret=record.session_key,
+        secret=disk_key(record),
     )
 
 
 def plan_of(record: ConversationRecord, driver: AgentDriver) -> SandboxPlan:
     """The sandbox that this incarnation of the record wants."""
-    own = driver.environment(sandbox_key(record), record.session_key, record.spec.workspace)
+    own = driver.environment(sandbox_key(record), disk_key(record), record.spec.workspace)
     return SandboxPlan(record.id, record.incarnation, record.spec, {**record.spec.env, **own})

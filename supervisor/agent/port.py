@@ -21,7 +21,7 @@ class AgentSession:
     """One conversation's agent server: where it is, and the key that it wants.
 
     `published` and `direct` are those of `SandboxView`; both None for a sandbox without a port. `session_key` opens
-    this sandbox only. `secret` is the conversation's own: it is never sent, and is kept out of what is told.
+    this sandbox only. `secret` is what its server encrypts with: it is never sent, and is kept out of what is told.
     """
 
     conversation: ConversationId

@@ -93,8 +93,8 @@ class SandboxRef:
 class ConversationRecord:
     """One conversation. Times are UTC.
 
-    `session_key` and `request` are secrets: they go to the journal and to the sandbox, never to a log or an event. From
-    `session_key` and `incarnation` comes the key that opens the sandbox: it opens no other, if no number comes twice.
+    `session_key` and `request` are secrets, never in a log or an event. `session_key` stays in the journal: from it and
+    `incarnation` comes the key that opens the sandbox, and opens no other, if no number comes twice.
     `run_on_resume` says that the agent was running when it was paused, or was asked to pause. `restart_history` holds
     the supervisor's restarts that still count against the window.
     """

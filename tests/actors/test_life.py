@@ -10,7 +10,7 @@ import trio
 from structlog.testing import capture_logs
 from trio.testing import MockClock
 
-from supervisor.actors.context import sandbox_key
+from supervisor.actors.context import disk_key, sandbox_key
 from supervisor.control.service import StartRequest
 from supervisor.conversation.errors import AgentRefused, InvalidTransition, NotFound
 from supervisor.conversation.lifecycle import Command, Status
@@ -185,7 +185,7 @@ async def test_start_makes_a_running_conversation(tmp_path: Path, autojump_clock
         assert (await world.kinds())[:2] == ["created", "status"]
         assert world.engine.sandboxes[record.sandbox.name].plan.env == {  # type: ignore[union-attr]  # it runs
             "KEY": sandbox_key(record),
-            "SECRET": record.session_key,
+            "SECRET": disk_key(record),
             "WORKSPACE": "/workspace",
         }
 
