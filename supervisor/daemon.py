@@ -3,6 +3,7 @@
 This is the only module that knows every room. A new sandbox provider or agent driver is one line in its tables.
 """
 
+import gc
 import os
 import signal
 import sqlite3
@@ -43,8 +44,12 @@ from supervisor.sandbox.port import SandboxProvider
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
-SWITCH_INTERVAL: Final = 0.0005
+_SWITCH_INTERVAL: Final = 0.0005
 """Seconds for which a thread may keep the interpreter from the event loop: docker-py's threads compute, too."""
+
+_GARBAGE_AFTER: Final = (10_000, 5, 5)
+"""When the collector looks for cycles. By the interpreter's own thresholds it walks through all that lives, 250 ms long
+with a thousand connections, again and again while objects come that die by themselves."""
 
 _STATUS_EVERY: Final = 5.0
 _PROGRESS_WITHIN: Final = 10.0
@@ -72,6 +77,12 @@ class Settings:
         return waiting
 
 
+def tune_interpreter() -> None:
+    """Have threads and the garbage collector hold up the event loop as little as may be."""
+    sys.setswitchinterval(_SWITCH_INTERVAL)
+    gc.set_threshold(*_GARBAGE_AFTER)
+
+
 async def serve(config: Config, read_config: Callable[[], Config], environ: Mapping[str, str]) -> None:
     """Run the daemon until a signal ends it. `read_config` is asked again at SIGHUP.
 
@@ -82,7 +93,7 @@ async def serve(config: Config, read_config: Callable[[], Config], environ: Mapp
         UnsafeToken: the token file cannot be used.
     """
     os.umask(0o077)
-    sys.setswitchinterval(SWITCH_INTERVAL)
+    tune_interpreter()
     notifier = Notifier(environ)
     settings = Settings(config)
     with (

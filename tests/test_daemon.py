@@ -1,13 +1,17 @@
-"""What the daemon does beside serving: it feeds systemd's watchdog, and only while it makes progress."""
+"""What the daemon does beside serving: it feeds systemd's watchdog, and tunes its interpreter."""
 
+import gc
 import socket
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 import trio
 from trio.testing import MockClock
 
 from supervisor.config import Config
-from supervisor.daemon import Settings, _Daemon
+from supervisor.daemon import Settings, _Daemon, tune_interpreter
 from supervisor.notify import Notifier
 from tests.world import open_world
 
@@ -42,3 +46,32 @@ async def test_watchdog_is_fed_only_while_the_journal_answers(tmp_path: Path, au
             await trio.sleep(25)
             assert b"WATCHDOG=1" in received(peer)
             nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+def collections() -> Iterator[list[str]]:
+    """Every look of the garbage collector from now on; the interpreter is as it was afterwards."""
+    looks: list[str] = []
+
+    def looked(phase: str, info: dict[str, int]) -> None:
+        looks.append(f"{phase} {info['generation']}")
+
+    threshold, interval = gc.get_threshold(), sys.getswitchinterval()
+    gc.collect()
+    gc.callbacks.append(looked)
+    yield looks
+    gc.callbacks.remove(looked)
+    gc.set_threshold(*threshold)
+    sys.setswitchinterval(interval)
+
+
+def test_objects_of_a_wave_of_events_do_not_wake_the_collector(collections: list[str]) -> None:
+    """Some thousands that live at once, and all die by themselves, are not looked through; a growing heap is."""
+    tune_interpreter()
+    for _ in range(20):
+        wave: list[object] = [[] for _ in range(5000)]
+        del wave
+    assert collections == []
+    heap: list[object] = [[] for _ in range(50_000)]
+    assert collections
+    del heap

@@ -26,7 +26,7 @@ from supervisor.agent import NoAgent
 from supervisor.control.service import StartRequest
 from supervisor.conversation.ids import ConversationId
 from supervisor.conversation.spec import Allowance, SandboxSpec
-from supervisor.daemon import SWITCH_INTERVAL
+from supervisor.daemon import tune_interpreter
 from supervisor.journal.store import Store
 from supervisor.logs import LogFormat, LogLevel, configure_logging
 from supervisor.sandbox.docker import DockerProvider, Lanes
@@ -186,7 +186,7 @@ def _measure_memory(count: str) -> float:
 
 
 if __name__ == "__main__":
-    sys.setswitchinterval(SWITCH_INTERVAL)
+    tune_interpreter()
     configure_logging(LogLevel.ERROR, LogFormat.JSON, sys.stderr)
     match sys.argv[1:]:
         case ["stall", image, count]:
