@@ -1,4 +1,8 @@
-"""The event bus: what the journal has committed, handed to every feed without waiting for any."""
+"""The event bus: what the journal has committed, handed to every feed without waiting for any.
+
+Those who wait for an event are woken a few at a time: a thousand at once would hold up every request until the last of
+them was served.
+"""
 
 from collections import deque
 from collections.abc import Sequence
@@ -11,6 +15,8 @@ from supervisor.conversation.events import RecordedEvent
 from supervisor.conversation.ids import ConversationId
 
 FEED_LIMIT: Final = 1000
+WOKEN_AT_ONCE: Final = 8
+"""How many feeds are woken before everything else has its turn."""
 
 
 class Feed:
@@ -23,15 +29,19 @@ class Feed:
         self._overflowed = False
         self._arrived = trio.Event()
 
-    def offer(self, event: RecordedEvent) -> None:
-        """Buffer an event if it is wanted; overflowing ends the feed and never waits."""
+    def offer(self, event: RecordedEvent) -> bool:
+        """Buffer an event if it is wanted; overflowing ends the feed and never waits. Says whether to `wake` it."""
         if self._overflowed or not self.wants(event):
-            return
+            return False
         if len(self._events) >= self._limit:
             self._events.clear()
             self._overflowed = True
         else:
             self._events.append(event)
+        return True
+
+    def wake(self) -> None:
+        """Let who waits see what came."""
         self._arrived.set()
 
     def wants(self, event: RecordedEvent) -> bool:
@@ -39,7 +49,7 @@ class Feed:
         return self._ids is None or event.conversation in self._ids
 
     async def next(self) -> RecordedEvent:
-        """Wait for the next event.
+        """The next event, at once if there is one: who drains it has no other task between two events.
 
         Raises:
             SlowSubscriber: the buffer overflowed.
@@ -58,12 +68,27 @@ class Bus:
 
     def __init__(self) -> None:
         self._feeds: set[Feed] = set()
+        self._due: dict[Feed, None] = {}
+        self._published = trio.Event()
 
     def publish(self, events: Sequence[RecordedEvent]) -> None:
         """Offer events, in order, to every feed."""
         for event in events:
             for feed in self._feeds:
-                feed.offer(event)
+                if feed.offer(event):
+                    self._due[feed] = None
+        self._published.set()
+
+    async def run(self) -> None:
+        """Wake who waits for what was published; runs until it is cancelled."""
+        while True:
+            await self._published.wait()
+            self._published = trio.Event()
+            due, self._due = tuple(self._due), {}
+            for first in range(0, len(due), WOKEN_AT_ONCE):
+                for feed in due[first : first + WOKEN_AT_ONCE]:
+                    feed.wake()
+                await trio.lowlevel.checkpoint()
 
     def open(self, feed: Feed) -> None:
         """Let a feed have everything that is published from now on."""

@@ -38,10 +38,10 @@ class JournalSubscription:
 
     async def __anext__(self) -> RecordedEvent:
         """Replay page after page until the end is near, then join the bus and replay the rest up to there."""
-        await trio.lowlevel.checkpoint()
         while not self._live and not self._replay:
             await self._read_on()
         if self._replay:
+            await trio.lowlevel.checkpoint()
             return self._replay.popleft()
         while (event := await self._feed.next()).seq <= self._after:
             pass  # a snapshot may be ahead of what was announced

@@ -90,6 +90,7 @@ async def _bring_up(parts: Parts, journal: Journal, bus: Bus, nursery: trio.Nurs
         random=parts.random,
     )
     registry = Registry(nursery, journal, parts.clock, context)
+    nursery.start_soon(bus.run, name="bus")
     for name, engine in engines.items():
         nursery.start_soon(engine.run, name=f"engine {name}")
     await _await_first_words(engines)
