@@ -21,7 +21,7 @@ from supervisor.control.messages import Authenticate, InvalidParams, structure_p
 from supervisor.control.methods import EMPTY, Answer, Methods, refuse
 from supervisor.control.outbox import MAX_BYTES, MAX_FRAMES, Closing, Outbox
 from supervisor.control.service import ConversationService
-from supervisor.control.stream import UpgradedStream
+from supervisor.control.stream import UpgradedStream, send_texts
 from supervisor.control.subscriptions import TOO_SLOW, Subscriptions
 from supervisor.control.token import Token
 from supervisor.control.wire import Batch, Item, Malformed, Request
@@ -46,7 +46,7 @@ _log: Final = structlog.stdlib.get_logger("supervisor.control")
 class ConnectionLimits:
     """How much one connection may take. Times are seconds, sizes bytes.
 
-    `handshake` and `authentication` bound the way in, `send` one frame's way out, `close` the closing handshake and
+    `handshake` and `authentication` bound the way in, `send` one write's way out, `close` the closing handshake and
     `linger` the time in which the other side may read our last words. An idle connection is pinged every
     `ping_interval` and dropped when no pong comes within `pong`.
     """
@@ -180,7 +180,7 @@ class Connection:
         if answer.frame is None:
             return
         if self._outbox.is_idle:
-            await self._send(socket, answer.frame)
+            await self._send(socket, [answer.frame])
         else:
             await self._outbox.put(answer.frame)
 
@@ -241,9 +241,9 @@ class Connection:
             _log.warning("control.consumer_too_slow", frames=self._limits.outbox_frames)
             self._outbox.cut(TOO_SLOW)
 
-    async def _send(self, socket: WebSocketConnection, frame: str) -> None:
+    async def _send(self, socket: WebSocketConnection, frames: Sequence[str]) -> None:
         with trio.move_on_after(self._limits.send) as patience:
-            await socket.send_message(frame)
+            await send_texts(socket, self._stream, frames)
         if patience.cancelled_caught:
             _log.warning("control.send_too_slow", seconds=self._limits.send)
             await trio.aclose_forcefully(self._stream)
@@ -252,7 +252,7 @@ class Connection:
         await trio.lowlevel.checkpoint()
         try:
             with suppress(ConnectionClosed):
-                while not isinstance(item := self._outbox.take(), Closing):
+                while not isinstance(item := self._outbox.take_some(), Closing):
                     if item is None:
                         await self._outbox.wait()
                     else:

@@ -1,6 +1,7 @@
 """What one connection still has to send: bounded in frames and bytes, written by one task."""
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Final
 
 import attrs
@@ -8,6 +9,8 @@ import trio
 
 MAX_FRAMES: Final = 1024
 MAX_BYTES: Final = 8 * 1024 * 1024
+MOST_AT_ONCE: Final = 16 * 1024
+"""Bytes that `take_some` takes, unless the first frame alone is larger."""
 
 
 @attrs.frozen
@@ -80,6 +83,20 @@ class Outbox:
         """The next frame, or the end, which is the last thing that is taken; None if there is nothing yet."""
         if not self._frames:
             return self._closing
+        return self._pop()
+
+    def take_some(self) -> Sequence[str] | Closing | None:
+        """As `take`, but as many frames as one write should carry."""
+        if not self._frames:
+            return self._closing
+        some: list[str] = []
+        size = 0
+        while self._frames and (not some or size + len(self._frames[0]) <= MOST_AT_ONCE):
+            some.append(self._pop())
+            size += len(some[-1])
+        return some
+
+    def _pop(self) -> str:
         frame = self._frames.popleft()
         self._bytes -= len(frame)
         self._room.unpark()

@@ -1,13 +1,23 @@
-"""The byte stream under one connection: what the WebSocket library reads and writes, and how it is let go."""
+"""The byte stream under one connection: what the WebSocket library reads and writes, and how it is let go.
 
-from collections.abc import Callable
+Messages go past the library, which takes two rounds of the loop and a write for each.
+"""
+
+import struct
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import trio
+from trio_websocket import ConnectionClosed, WebSocketConnection
 
 from supervisor.control.handshake import Admission
 
 _LINGER_CHUNK: Final = 64 * 1024
+_TEXT: Final = 0x81
+"""The first byte of a message in one frame."""
+_TWO_BYTES: Final = 126
+"""Stands for a length that follows in two bytes; one more for a length in eight."""
+_MOST_IN_TWO_BYTES: Final = 2**16 - 1
 
 
 def _nothing() -> None:
@@ -59,6 +69,39 @@ class UpgradedStream(trio.abc.Stream):
     async def aclose(self) -> None:
         """Close the client's stream."""
         await self._stream.aclose()
+
+
+async def send_texts(socket: WebSocketConnection, stream: trio.abc.SendStream, texts: Sequence[str]) -> None:
+    """Send messages in one write, between the library's own frames. Texts are ASCII. `stream` is what `socket` is on.
+
+    Raises:
+        ConnectionClosed: the other side went away, or the library has begun to close.
+    """
+    data = b"".join(map(_frame, texts))
+    turn = socket._stream_lock  # noqa: SLF001 - pongs and close frames are still the library's
+    try:
+        turn.acquire_nowait()
+    except trio.WouldBlock:
+        await turn.acquire()
+    try:
+        if socket.closed is not None:
+            raise ConnectionClosed(socket.closed)
+        await stream.send_all(data)
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        await trio.aclose_forcefully(stream)  # the library's reader ends by it, too
+        raise ConnectionClosed(None) from None
+    finally:
+        turn.release()
+
+
+def _frame(text: str) -> bytes:
+    """A whole text message of a server: neither fragmented nor masked nor compressed (RFC 6455, section 5.2)."""
+    payload = text.encode("ascii")
+    if len(payload) < _TWO_BYTES:
+        return bytes((_TEXT, len(payload))) + payload
+    if len(payload) <= _MOST_IN_TWO_BYTES:
+        return struct.pack("!BBH", _TEXT, _TWO_BYTES, len(payload)) + payload
+    return struct.pack("!BBQ", _TEXT, _TWO_BYTES + 1, len(payload)) + payload
 
 
 async def let_go(stream: trio.abc.HalfCloseableStream) -> None:

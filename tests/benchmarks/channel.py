@@ -16,6 +16,7 @@ _BATCH: Final = 500
 
 async def round_trips(control: Path, echo: Path, rounds: int) -> Finding:
     """How many `conversation.get` a second one client gets, over how many echoes of the same size."""
+    await trio.lowlevel.checkpoint()
     request = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "conversation.get", "params": {"id": "asked"}})
     ours, theirs = [], []
     with running_echo(echo):

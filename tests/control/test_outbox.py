@@ -3,7 +3,7 @@
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from supervisor.control.outbox import Closing, Outbox
+from supervisor.control.outbox import MOST_AT_ONCE, Closing, Outbox
 
 END = Closing(1001, "bye")
 
@@ -35,6 +35,22 @@ def test_outbox_is_bounded_in_frames_and_in_bytes() -> None:
     assert [size.offer("x" * 9), size.offer("x")] == [True, False]
     assert drain(size) == ["x" * 9]
     assert [size.offer("xxx"), size.offer("xx"), size.offer("x")] == [True, True, False]
+
+
+async def test_take_some_takes_what_one_write_should_carry(nursery: trio.Nursery) -> None:
+    """In order, up to a bound, at least one; then the end; and there is room for as many."""
+    outbox = Outbox(max_frames=3)
+    large = "x" * MOST_AT_ONCE
+    assert outbox.take_some() is None
+    assert all(outbox.offer(frame) for frame in ("a", "b", large + "y"))
+    nursery.start_soon(outbox.put, "c")
+    await wait_all_tasks_blocked()
+    assert outbox.take_some() == ["a", "b"]
+    await wait_all_tasks_blocked()
+    assert not nursery.child_tasks
+    assert [outbox.take_some(), outbox.take_some()] == [[large + "y"], ["c"]]
+    outbox.finish(END)
+    assert outbox.take_some() == END
 
 
 async def test_put_waits_for_room(nursery: trio.Nursery) -> None:
