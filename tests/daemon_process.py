@@ -15,6 +15,12 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 
+AS_THE_UNIT: Final = ("nice", "-n", "-7")
+"""The systemd unit's CPUWeight=500, as near as one process can have it: each step of niceness is a factor of 1.25.
+
+Without the right to it `nice` says so, and runs the command as it is.
+"""
+
 _READY_WITHIN: Final = 60.0
 _END_WITHIN: Final = 60.0
 

@@ -24,7 +24,7 @@ from tests.benchmarks.channel import round_trips
 from tests.benchmarks.raw import RawEngine
 from tests.benchmarks.report import Finding, milliseconds, print_table
 from tests.benchmarks.sandboxes import Sides, end, serving_config, serving_spec
-from tests.daemon_process import DaemonProcess, running_daemon
+from tests.daemon_process import AS_THE_UNIT, DaemonProcess, running_daemon
 from tests.engine_host import running_engine
 from tests.tiny_image import tiny_image
 
@@ -41,10 +41,6 @@ class Sizes:
     running: int = 50
     stalls: int = 5
 
-
-# The systemd unit's CPUWeight=500, as near as one process can have it: each step of niceness is a factor of 1.25.
-# Without the right to it `nice` says so, and runs the command as it is.
-AS_THE_UNIT = ("nice", "-n", "-7")
 
 QUICK = Sizes(rounds=2, crowds=(3,), crowd_rounds=1, actors=100, recorded=20, running=2, stalls=1)
 

@@ -1,10 +1,14 @@
-"""A thousand subscribers, some of whom do not read, while conversations churn."""
+"""A thousand subscribers, some of whom do not read, while conversations churn.
+
+The daemon has the weight that its unit gives it, and so has who measures, with the echo: a client that waits for a core
+would be taken for a daemon that does.
+"""
 
 import json
 import statistics
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final
@@ -12,6 +16,7 @@ from typing import Final
 import trio
 
 from supervisor.control.client import connect
+from tests.daemon_process import AS_THE_UNIT
 from tests.torture.asker import Durations
 from tests.torture.churn import Pace
 from tests.torture.readers import Tally
@@ -27,9 +32,11 @@ async def run(bench: Bench) -> Finding:
     """No event is lost for anybody, and `daemon.info` stays quick."""
     count, stalled, crowd = bench.pick(1000, 50), bench.pick(10, 3), bench.pick(50, 6)
     seconds, pace = bench.pick(180.0, 6.0), Pace(rest=bench.pick(30.0, 0.5))
-    async with open_scene(bench) as scene:
+    async with open_scene(bench, prefix=AS_THE_UNIT) as scene:
         path, echo = str(scene.address.path), str(bench.directory / "echo.sock")
-        async with _beside("readers", path, str(count), str(stalled)) as readers, _beside("asker", path, echo) as asker:
+        readers_command = _module("readers", path, str(count), str(stalled))
+        asker_command = (*AS_THE_UNIT, *_module("asker", path, echo))
+        async with _beside(readers_command) as readers, _beside(asker_command) as asker:
             assert readers.stdout is not None
             await trio.to_thread.run_sync(readers.stdout.readline)
             async with scene.churn(crowd, pace).going_on():
@@ -71,11 +78,14 @@ async def _last_seq(scene: Scene) -> int:
         return (await client.info()).seq
 
 
+def _module(name: str, *arguments: str) -> Sequence[str]:
+    return sys.executable, "-m", f"tests.torture.{name}", *arguments
+
+
 @asynccontextmanager
-async def _beside(module: str, *arguments: str) -> "AsyncIterator[subprocess.Popen[str]]":
-    """A program of ours in a process of its own."""
+async def _beside(command: Sequence[str]) -> "AsyncIterator[subprocess.Popen[str]]":
+    """A program in a process of its own."""
     await trio.lowlevel.checkpoint()
-    command = [sys.executable, "-m", f"tests.torture.{module}", *arguments]
     process = await trio.to_thread.run_sync(partial(subprocess.Popen, command, text=True, stdin=_PIPE, stdout=_PIPE))
     with process:
         try:
