@@ -4,7 +4,7 @@ Those who wait for an event are woken a few at a time: a thousand at once would 
 them was served.
 """
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 from typing import Final
 
@@ -68,8 +68,8 @@ class Bus:
 
     def __init__(self) -> None:
         self._feeds: set[Feed] = set()
-        self._due: dict[Feed, None] = {}
-        self._published = trio.Event()
+        self._due: OrderedDict[Feed, None] = OrderedDict()
+        self._more_due = trio.Event()
 
     def publish(self, events: Sequence[RecordedEvent]) -> None:
         """Offer events, in order, to every feed."""
@@ -77,18 +77,23 @@ class Bus:
             for feed in self._feeds:
                 if feed.offer(event):
                     self._due[feed] = None
-        self._published.set()
+        self._wake_some()  # at once: where few listen, none of them waits for `run`
+        if self._due:
+            self._more_due.set()
 
     async def run(self) -> None:
-        """Wake who waits for what was published; runs until it is cancelled."""
+        """Wake all others who wait for what was published; runs until it is cancelled."""
         while True:
-            await self._published.wait()
-            self._published = trio.Event()
-            due, self._due = tuple(self._due), {}
-            for first in range(0, len(due), WOKEN_AT_ONCE):
-                for feed in due[first : first + WOKEN_AT_ONCE]:
-                    feed.wake()
+            await self._more_due.wait()
+            self._more_due = trio.Event()
+            while self._due:
                 await trio.lowlevel.checkpoint()
+                self._wake_some()
+
+    def _wake_some(self) -> None:
+        for _ in range(min(WOKEN_AT_ONCE, len(self._due))):
+            feed, _ = self._due.popitem(last=False)
+            feed.wake()
 
     def open(self, feed: Feed) -> None:
         """Let a feed have everything that is published from now on."""

@@ -72,7 +72,7 @@ class UpgradedStream(trio.abc.Stream):
 
 
 async def send_texts(socket: WebSocketConnection, stream: trio.abc.SendStream, texts: Sequence[str]) -> None:
-    """Send messages in one write, between the library's own frames. Texts are ASCII. `stream` is what `socket` is on.
+    """Send messages in one write, between the library's own frames. `stream` is what `socket` is on.
 
     Raises:
         ConnectionClosed: the other side went away, or the library has begun to close.
@@ -96,7 +96,7 @@ async def send_texts(socket: WebSocketConnection, stream: trio.abc.SendStream, t
 
 def _frame(text: str) -> bytes:
     """A whole text message of a server: neither fragmented nor masked nor compressed (RFC 6455, section 5.2)."""
-    payload = text.encode("ascii")
+    payload = text.encode()
     if len(payload) < _TWO_BYTES:
         return bytes((_TEXT, len(payload))) + payload
     if len(payload) <= _MOST_IN_TWO_BYTES:
