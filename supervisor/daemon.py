@@ -51,7 +51,7 @@ _GARBAGE_AFTER: Final = (10_000, 5, 5)
 """When the collector looks for cycles. By the interpreter's own thresholds it walks through all that lives, 250 ms long
 with a thousand connections, again and again while objects come that die by themselves."""
 
-_STATUS_EVERY: Final = 5.0
+_STATUS_EVERY: Final = 1.0
 _PROGRESS_WITHIN: Final = 10.0
 _COMMANDS_END_WITHIN: Final = 10.0
 """Seconds that commands under way have to end by themselves at the first signal; a second signal gives them none."""
@@ -183,12 +183,16 @@ class _Daemon:
             nursery.cancel_scope.cancel()
 
     async def _tell_status(self) -> None:
+        told = ""
         while True:
             census = self.supervision.registry.census
             engines = self.supervision.engines.values()
             trouble = "" if all(engine.answers for engine in engines) else "; an engine does not answer"
             counts = ", ".join(f"{census[status]} {status.lower()}" for status in _COUNTED)
-            self.notifier.status(f"conversations: {counts}{trouble}")
+            status = f"conversations: {counts}{trouble}"
+            if status != told:
+                self.notifier.status(status)
+            told = status
             await trio.sleep(_STATUS_EVERY)
 
     async def _feed_watchdog(self, interval: float) -> None:

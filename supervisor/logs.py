@@ -56,7 +56,7 @@ def configure_logging(
 ) -> None:
     """Send all logs to `stream` (standard error) from now on; call it again to change level or format while running.
 
-    On a stream that is the journal's (`$JOURNAL_STREAM`) every JSON line begins with its priority, which journald takes
+    On a stream that is the journal's (`$JOURNAL_STREAM`) every line begins with its priority, which journald takes
     off and files. Warnings of other libraries, and Python's own, are routed in.
     """
     target = sys.stderr if stream is None else stream
@@ -100,9 +100,10 @@ class _LineWriter:
 
 def _renderer(log_format: LogFormat, stream: TextIO, environ: Mapping[str, str]) -> _Renderer:
     terminal = stream.isatty()
+    render: _Renderer = _json_line
     if log_format is LogFormat.CONSOLE or (log_format is LogFormat.AUTO and terminal):
-        return _console_renderer(colours=terminal and not environ.get("NO_COLOR"))
-    return _journal_line if _is_journal(stream, environ) else _json_line
+        render = _console_renderer(colours=terminal and not environ.get("NO_COLOR"))
+    return _with_priority(render) if _is_journal(stream, environ) else render
 
 
 def _is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
@@ -118,10 +119,6 @@ def _json_line(event: EventDict) -> str:
     return json.dumps(_plain({**{key: event[key] for key in _FIRST}, **event}))
 
 
-def _journal_line(event: EventDict) -> str:
-    return f"<{_PRIORITIES[event['level']]}>{_json_line(event)}"
-
-
 def _console_renderer(*, colours: bool) -> _Renderer:
     # Not the pretty tracebacks: they show local variables, and those hold secrets.
     render = structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=structlog.dev.plain_traceback)
@@ -131,6 +128,14 @@ def _console_renderer(*, colours: bool) -> _Renderer:
         return render(None, "", {**_redacted(event, 0), "exc_info": exc_info})
 
     return line
+
+
+def _with_priority(render: _Renderer) -> _Renderer:
+    def lines(event: EventDict) -> str:
+        priority = f"<{_PRIORITIES[event['level']]}>"
+        return "\n".join(f"{priority}{line}" for line in render(event).split("\n"))
+
+    return lines
 
 
 def _unfailing(render: _Renderer) -> Callable[[WrappedLogger, str, EventDict], str]:

@@ -41,9 +41,15 @@ def make_daemon(engine_url: str, raw: docker.APIClient, tmp_path: Path) -> Itera
 
 def remove_leftovers(raw: docker.APIClient, daemon: DaemonProcess) -> None:
     """Remove every container and volume of a daemon's state directory."""
-    for container in owned(raw, daemon):
+    remove_owned(raw, daemon.instance)
+
+
+def remove_owned(raw: docker.APIClient, instance: str) -> None:
+    """Remove every container and volume that carries an owner."""
+    filters = {"label": f"io.conversationd.owner={instance}"}
+    for container in raw.containers(all=True, filters=filters):
         raw.remove_container(container["Id"], v=True, force=True)
-    for volume in raw.volumes(filters={"label": f"io.conversationd.owner={daemon.instance}"})["Volumes"] or ():
+    for volume in raw.volumes(filters=filters)["Volumes"] or ():
         raw.remove_volume(volume["Name"])
 
 

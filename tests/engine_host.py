@@ -131,7 +131,7 @@ def networked_engine() -> Iterator["PrivateEngine"]:
 @contextmanager
 def _own_network() -> Iterator[Sequence[str]]:
     """A network namespace that has nothing but its own loopback; the command prefix that runs something in it."""
-    command = [*_root_prefix(), "unshare", "--net", sys.executable, "-c", _HOLD_NETWORK]
+    command = [*root_prefix(), "unshare", "--net", sys.executable, "-c", _HOLD_NETWORK]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         pid = holder.stdout.readline().strip()
@@ -195,7 +195,7 @@ class PrivateEngine:
         """
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*_root_prefix(), *self._command, *more],
+                [*root_prefix(), *self._command, *more],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -243,12 +243,12 @@ class PrivateEngine:
         for process in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):  # it has ended meanwhile
                 if self._namespace.encode() in (process / "cmdline").read_bytes().split(b"\0"):
-                    subprocess.run([*_root_prefix(), "kill", "-9", process.name], check=False, env={"PATH": _PATH})
+                    subprocess.run([*root_prefix(), "kill", "-9", process.name], check=False, env={"PATH": _PATH})
 
     def _signal(self, number: signal.Signals) -> None:
         if self._pid_file.exists():
             pid = self._pid_file.read_text().strip()
-            subprocess.run([*_root_prefix(), "kill", f"-{number.value}", pid], check=False, env={"PATH": _PATH})
+            subprocess.run([*root_prefix(), "kill", f"-{number.value}", pid], check=False, env={"PATH": _PATH})
 
     def _log_tail(self) -> str:
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-15:])
@@ -302,7 +302,7 @@ def run_as_root(command: Sequence[str]) -> None:
     """
     environment = {**os.environ, "PATH": _PATH, "DEBIAN_FRONTEND": "noninteractive"}
     done = subprocess.run(
-        [*_root_prefix(), *command],
+        [*root_prefix(), *command],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -314,7 +314,12 @@ def run_as_root(command: Sequence[str]) -> None:
         raise NoEngine(f"`{' '.join(command)}` failed with {done.returncode}:\n{done.stdout[-2000:]}")
 
 
-def _root_prefix() -> list[str]:
+def root_prefix() -> list[str]:
+    """What to put before a command to run it as root.
+
+    Raises:
+        NoEngine: we are not root, and there is no sudo.
+    """
     if os.geteuid() == 0:
         return []
     if shutil.which("sudo", path=_PATH):

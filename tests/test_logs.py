@@ -221,6 +221,19 @@ def test_journal_stream_gets_priorities(tmp_path: Path) -> None:
     assert [json.loads(line[3:])["event"] for line in lines] == ["x"] * 5
 
 
+def test_journal_stream_gets_a_priority_on_every_line_of_a_console_event(tmp_path: Path) -> None:
+    """An event of several lines, as one with a traceback, is filed by its own level and not by the unit's default."""
+    with (tmp_path / "journal").open("w+") as stream:
+        status = os.fstat(stream.fileno())
+        environ = {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
+        configure_logging(LogLevel.INFO, LogFormat.CONSOLE, stream, environ)
+        get_logger().warning("x", exc_info=RuntimeError("broken"))
+        stream.seek(0)
+        lines = stream.read().splitlines()
+    assert len(lines) > 1
+    assert {line[:3] for line in lines} == {"<4>"}
+
+
 def test_another_stream_than_the_journals_gets_no_priorities(tmp_path: Path) -> None:
     """Under systemd, but sent to a file: the variable names another stream."""
     with (tmp_path / "log").open("w+") as stream:
