@@ -79,7 +79,7 @@ class Machine:
     def run(self, *command: str) -> str:
         """Run a command in it that has to succeed; answers with what it printed."""
         done = self.ask(*command)
-        assert done.returncode == 0, f"{command} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
+        assert done.returncode == 0, f"{command}: {done.returncode}:\n{done.stdout}{done.stderr}{self._tail()}"
         return done.stdout
 
     def _is_alive(self, pid: str) -> bool:
