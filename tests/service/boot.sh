@@ -6,13 +6,14 @@
 # WORK is an empty directory, ENGINE the Docker Engine's socket, CHECKOUT what is installed from.
 set -eu
 trap : HUP INT TERM
-work=$1 init=$(dirname "$0")/init.sh
+work=$1 here=$(dirname "$0")
 cgroups=$work/cgroups own=$work/cgroups/conversationd-tests-$$
-mkdir "$cgroups" "$work/stage"
+mkdir "$cgroups" "$work/stage" "$work/root"
 mount -t cgroup2 cgroup2 "$cgroups"
 mkdir "$own"
 sh -c 'echo 0 >"$1/cgroup.procs" && shift && exec setpriv --pdeathsig KILL \
-    unshare --cgroup --fork --ipc --kill-child --mount --pid --uts sh "$@"' sh "$own" "$init" "$@" &
+    unshare --cgroup --fork --ipc --kill-child --mount --pid --uts /usr/bin/python3 "$@"' \
+    sh "$own" "$here/unchroot.py" "$work/root" sh "$here/init.sh" "$@" &
 machine=$!
 exec >&2
 cat >/dev/null || true
