@@ -24,8 +24,10 @@ def machine(engine_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     try:
         machine.boot()
         yield machine
-    except (NoSystemd, NoEngine) as error:
+    except NoSystemd as error:
         pytest.fail(f"these tests need a systemd: {error}", pytrace=False)
+    except NoEngine:
+        pytest.fail("these tests boot a systemd, which takes root or sudo: be root", pytrace=False)
     finally:
         machine.end()
 
