@@ -260,8 +260,10 @@ async def _thaw(record: ConversationRecord, context: ActorContext, boot: Boot, v
     refused: SandboxFailed | None = None
     await trio.lowlevel.checkpoint()
     try:
-        # Asked while it is frozen still: then its answer is all that is waited for.
-        await boot.while_alive(view, lambda: provider.unpause(view.name), lambda: driver.wait_ready(session))
+        if driver.thaws_ready:
+            await provider.unpause(view.name)
+        else:  # asked while it is frozen still: then its answer is all that is waited for
+            await boot.while_alive(view, lambda: provider.unpause(view.name), lambda: driver.wait_ready(session))
     except SandboxDied:
         return False
     except SandboxFailed as failure:

@@ -25,6 +25,8 @@ class NoAgent:
     """See `AgentDriver`."""
 
     name: Final = "none"
+    thaws_ready: Final = True
+    """A port that accepted accepts all the time that its process is frozen: the kernel does it."""
 
     def environment(self, session_key: str, secret: str, workspace: str) -> Mapping[str, str]:  # noqa: ARG002 -- the port's shape
         """Nothing: no server is there to read it."""

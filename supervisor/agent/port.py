@@ -39,6 +39,10 @@ class AgentDriver(Protocol):
     def name(self) -> str:
         """The name by which `conversation.start` chooses this driver."""
 
+    @property
+    def thaws_ready(self) -> bool:
+        """Whether a server that was ready when it was frozen needs no asking once it is thawed."""
+
     def environment(self, session_key: str, secret: str, workspace: str) -> Mapping[str, str]:
         """The environment variables that this kind of server needs; they win over the caller's.
 

@@ -59,6 +59,7 @@ class V1Driver:
 
     _client: httpx2.AsyncClient
     name: str = attrs.field(default="v1", init=False)
+    thaws_ready: bool = attrs.field(default=False, init=False)
 
     def environment(self, session_key: str, secret: str, workspace: str) -> Mapping[str, str]:
         """The keys, and everything that the server keeps placed in the workspace, where it outlives the container."""

@@ -239,6 +239,17 @@ async def test_resume_asks_for_readiness_while_it_thaws(tmp_path: Path, autojump
         await world.until_status(Status.RUNNING)
 
 
+async def test_resume_asks_nothing_that_thaws_ready(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """What cannot have become unready while it was frozen is not asked."""
+    async with open_world(tmp_path) as world:
+        world.agent.thaws_ready = True
+        await world.start()
+        await world.supervisor.pause(C1, None)
+        asked = world.agent.calls.count("wait_ready")
+        resumed = await world.supervisor.resume(C1, None)
+        assert (resumed.status, world.agent.calls.count("wait_ready")) == (Status.RUNNING, asked)
+
+
 async def test_execution_status_is_followed(tmp_path: Path, autojump_clock: MockClock) -> None:
     """What the agent does is in the record and in the events, beside the status."""
     async with open_world(tmp_path) as world:

@@ -27,6 +27,7 @@ class FakeAgent:
 
     def __init__(self, name: str = "v1") -> None:
         self.name = name
+        self.thaws_ready = False
         self.conversations: dict[ConversationId, FakeConversation] = {}
         self.boot_time = 0.05
         self.healthy = True

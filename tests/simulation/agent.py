@@ -118,6 +118,7 @@ class SimulatedDriver:
     agents: Agents
     is_dead: Callable[[], bool]
     name: str = "v1"
+    thaws_ready: bool = False
 
     def environment(self, session_key: str, secret: str, workspace: str) -> Mapping[str, str]:
         """Nothing that matters here."""
