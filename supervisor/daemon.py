@@ -234,11 +234,16 @@ def _parse_spec(value: JsonObject) -> SpecOverrides:
 
 def _open_store(path: Path) -> Store:
     try:
-        return Store(path)
+        store = Store(path)
     except sqlite3.Error as error:
         raise StateDirError(
             f"the journal {path} cannot be used: {error}: restore it from a copy, or move it away to begin a new one"
         ) from error
+    try:
+        store.fill_log()
+    except sqlite3.Error as error:
+        _log.warning("journal.log_not_filled", error=str(error))
+    return store
 
 
 def _token(config: Config) -> Token | None:

@@ -2,16 +2,20 @@
 
 import gc
 import socket
+import sqlite3
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 from trio.testing import MockClock
 
 from supervisor.config import Config
-from supervisor.daemon import Settings, _Daemon, tune_interpreter
+from supervisor.daemon import Settings, _Daemon, _open_store, tune_interpreter
+from supervisor.journal.store import Store
 from supervisor.notify import Notifier
 from tests.world import open_world
 
@@ -46,6 +50,18 @@ async def test_watchdog_is_fed_only_while_the_journal_answers(tmp_path: Path, au
             await trio.sleep(25)
             assert b"WATCHDOG=1" in received(peer)
             nursery.cancel_scope.cancel()
+
+
+def test_journal_whose_log_cannot_be_filled_is_used_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told, and costs nobody the daemon."""
+
+    def fail(_: Store) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(Store, "fill_log", fail)
+    with capture_logs() as logs, closing(_open_store(tmp_path / "journal.db")) as store:
+        assert store.last_seq() == 0
+    assert [(line["event"], line["error"]) for line in logs] == [("journal.log_not_filled", "disk I/O error")]
 
 
 @pytest.fixture

@@ -150,6 +150,7 @@ class Journal:
     async def _write(self, batch: list[_Waiting]) -> None:
         outcomes = await self._offload(partial(self._attempt, [waiting.change for waiting in batch]), self._writing)
         self._tell([event for outcome in outcomes if isinstance(outcome, Written) for event in outcome.events])
+        await trio.lowlevel.checkpoint()  # those who listen get it while those who asked are still waking up
         for waiting, outcome in zip(batch, outcomes, strict=True):
             waiting.outcome = outcome
             waiting.done.set()

@@ -27,6 +27,8 @@ MIGRATIONS: Final[tuple[str, ...]] = (
     ) WITHOUT ROWID;
     INSERT INTO meta VALUES ('instance', lower(hex(randomblob(16)))), ('pruned_through', '0');
     """,
+    # It cost every change of a status two pages, and no query used it: lists go by the order of creation.
+    "DROP INDEX conversations_by_status",
 )
 
 

@@ -4,10 +4,12 @@ WAL mode with `synchronous=FULL`: what `write` has returned survives a power cut
 """
 
 import json
+import shutil
 import sqlite3
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 
 import attrs
 
@@ -18,6 +20,10 @@ from supervisor.conversation.record import ConversationRecord
 from supervisor.journal.changes import AlreadyExists, Change, Create, Delete, Update
 from supervisor.journal.codec import decode_record, encode_event_data, encode_record, format_time, parse_time
 from supervisor.journal.schema import migrate
+
+_AMPLE_BYTES: Final = 64 * 1024**2
+_LOG_BYTES: Final = 4 * 1024**2
+"""As much as SQLite lets its log grow by default: 1000 pages of 4 KiB, before it begins again at the front."""
 
 
 @attrs.frozen
@@ -65,6 +71,7 @@ class Store:
             sqlite3.Error: it cannot be opened or is no database.
             NewerSchemaError: it is too new.
         """
+        self._path = path
         self._writer = _open(path)
         try:
             migrate(self._writer)
@@ -78,6 +85,22 @@ class Store:
         """Close both connections."""
         self._reader.close()
         self._writer.close()
+
+    def fill_log(self) -> None:
+        """Have the write-ahead log at its full size at once, by writing so much of it and none of it used.
+
+        A commit that only overwrites it waits for the disk. One that makes it longer waits for the file system, too,
+        and that for all who write to it: the engine, just when a sandbox ends. A disk with little room is left alone.
+
+        Raises:
+            sqlite3.Error: it cannot be written.
+        """
+        if shutil.disk_usage(self._path.parent).free < _AMPLE_BYTES:
+            return
+        self._writer.execute("DROP TABLE IF EXISTS filling")
+        self._writer.execute("CREATE TABLE filling AS SELECT zeroblob(?) AS zeros", (_LOG_BYTES,))
+        self._writer.execute("DROP TABLE filling")
+        self._writer.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
 
     def write(self, batch: Sequence[Change]) -> list[Written | AlreadyExists]:
         """Write changes in one transaction; one that is refused leaves the others alone."""

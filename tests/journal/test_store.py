@@ -1,5 +1,6 @@
 """The SQLite store, synchronously: all or nothing, in order, durable, and kept for as long as it was asked to."""
 
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from datetime import timedelta
@@ -14,6 +15,13 @@ from supervisor.conversation.record import Intent
 from supervisor.journal.changes import AlreadyExists, Delete, Update
 from supervisor.journal.store import Store, Written
 from tests.journal.samples import C1, C2, C3, NOON, create, note, record
+
+
+@attrs.frozen
+class Room:
+    """So many bytes are free."""
+
+    free: int
 
 
 @pytest.fixture
@@ -33,6 +41,28 @@ def test_store_is_as_durable_as_it_says(store: Store, tmp_path: Path) -> None:
     """Write-ahead log with FULL synchronisation."""
     assert store._writer.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert store._writer.execute("PRAGMA synchronous").fetchone() == (2,)
+
+
+def test_store_fills_its_log_at_once(store: Store, tmp_path: Path) -> None:
+    """What is written from then on overwrites the log and makes it no longer; what was written before is kept."""
+    log = tmp_path / "journal.db-wal"
+    store.write([create(C1)])
+    store.fill_log()
+    full = log.stat().st_size
+    assert full >= 4 * 1024**2
+    for _ in range(50):
+        store.write([note(C1)])
+    assert log.stat().st_size == full
+    assert (store.record(C1), store.last_seq()) == (record(C1), 51)
+
+
+def test_store_leaves_a_disk_alone_that_has_little_room(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its last megabytes are for what has to be written."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda where: Room(63 * 1024**2) if where == tmp_path else None)
+    store.fill_log()
+    assert (tmp_path / "journal.db-wal").stat().st_size < 1024**2
 
 
 def test_store_numbers_events_without_a_gap(store: Store) -> None:
