@@ -9,6 +9,7 @@ import trio
 
 from supervisor.conversation.errors import Busy, SandboxFailed
 from supervisor.sandbox.docker import DockerProvider, Lanes
+from supervisor.sandbox.docker.streams import READER
 from tests.engine.sandboxes import PATIENCE, Workbench, until
 
 FILL = "head -c 40000000 /dev/urandom >/workspace/big; echo ready; sleep 1000"
@@ -20,8 +21,8 @@ def files_in(directory: Path) -> list[str]:
 
 
 def readers() -> int:
-    """How many threads read a stream; Trio names them for what they do."""
-    return sum("capture" in thread.name for thread in threading.enumerate())
+    """How many threads read a stream."""
+    return sum(thread.name == READER for thread in threading.enumerate())
 
 
 async def test_logs_are_the_last_lines_of_both_streams(bench: Workbench, provider: DockerProvider) -> None:

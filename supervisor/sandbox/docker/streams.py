@@ -6,7 +6,7 @@ import socket
 import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import outcome
 import trio
@@ -17,6 +17,9 @@ from supervisor.sandbox.docker.views import EngineJson
 
 T = TypeVar("T")
 
+READER: Final = "engine-stream"
+"""The name of the threads that read a stream."""
+
 
 class EngineStream:
     """The body of one answer, as chunks. At most one read at a time."""
@@ -26,22 +29,31 @@ class EngineStream:
         self._chunks = response.iter_content(None)
         # A socket of our own for the same connection: whatever the reader does with its own, this one can end it.
         self._socket = socket.socket(fileno=os.dup(response.raw.fileno()))
-        self._one_reader = trio.CapacityLimiter(1)
-        self._guarded = False
 
     async def next_chunk(self) -> bytes:
         """The next bytes as soon as the engine sends some; none at the end."""
         return await self.read(self.next_chunk_blocking)
 
     async def read(self, read: Callable[[], T]) -> T:
-        """Run a blocking read in a thread; cancellation ends the stream, so that the thread always ends with us."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._end_when_cancelled)
-            result = await trio.to_thread.run_sync(
-                outcome.capture, read, abandon_on_cancel=False, limiter=self._one_reader
-            )
-            self._guarded = False
-            nursery.cancel_scope.cancel()
+        """Run a blocking read in a thread; cancellation ends the stream, so that the thread always ends with us.
+
+        With `trio.to_thread` a second task would have to stand by for that, and every event of the engine would wait
+        until it has gone.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        task, token = trio.lowlevel.current_task(), trio.lowlevel.current_trio_token()
+
+        def deliver(result: outcome.Outcome[T]) -> None:
+            with suppress(trio.RunFinishedError):
+                token.run_sync_soon(trio.lowlevel.reschedule, task, outcome.Value(result))
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            self.end()
+            return trio.lowlevel.Abort.FAILED
+
+        trio.lowlevel.start_thread_soon(read, deliver, READER)
+        result: outcome.Outcome[T] = await trio.lowlevel.wait_task_rescheduled(abort)
+        await trio.lowlevel.checkpoint_if_cancelled()
         return result.unwrap()
 
     def next_chunk_blocking(self) -> bytes:
@@ -64,14 +76,6 @@ class EngineStream:
         """Let go of the connection."""
         self._response.close()
         self._socket.close()
-
-    async def _end_when_cancelled(self) -> None:
-        self._guarded = True
-        try:
-            await trio.sleep_forever()
-        finally:
-            if self._guarded:
-                self.end()
 
 
 @asynccontextmanager
