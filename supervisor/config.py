@@ -15,7 +15,7 @@ import tomli
 from cattrs import BaseValidationError, Converter
 
 from supervisor.actors.settings import ActorSettings, CapacityLimits, Health, Timeouts
-from supervisor.control.address import ControlAddress, UnixAddress, parse_address
+from supervisor.control.address import ControlAddress, TcpAddress, UnixAddress, parse_address
 from supervisor.conversation.parse import SPEC_READERS, cpu_limit, memory_limit, pids_limit, spec_converter
 from supervisor.conversation.restart import RestartPolicy
 from supervisor.conversation.spec import Allowance, PullPolicy, SandboxSpec, SpecOverrides
@@ -65,6 +65,17 @@ class ControlConfig:
     token_file: Path | None = None
     allowed_origins: tuple[str, ...] = ()
     max_connections: int = 512
+
+
+@attrs.frozen
+class HttpConfig:
+    """`[http]`. `api_keys_file` None is the file `api-keys` in the state directory: see `Config.api_keys_path`."""
+
+    enabled: bool = False
+    listen: ControlAddress = attrs.field(default=TcpAddress("127.0.0.1", 3000))
+    api_keys_file: Path | None = None
+    allowed_hosts: tuple[str, ...] = ()
+    cors_origins: tuple[str, ...] = ()
 
 
 @attrs.frozen
@@ -146,6 +157,7 @@ class Config:
 
     daemon: DaemonConfig = attrs.field(factory=DaemonConfig)
     control: ControlConfig = attrs.field(factory=ControlConfig)
+    http: HttpConfig = attrs.field(factory=HttpConfig)
     docker: DockerConfig = attrs.field(factory=DockerConfig)
     sandbox: SandboxConfig = attrs.field(factory=SandboxConfig)
     agent: AgentConfig = attrs.field(factory=AgentConfig)
@@ -161,6 +173,11 @@ class Config:
     def token_path(self) -> Path:
         """Where the control channel's token is."""
         return self.control.token_file or self.daemon.state_dir / "token"
+
+    @property
+    def api_keys_path(self) -> Path:
+        """Where the API keys of the HTTP routes are."""
+        return self.http.api_keys_file or self.daemon.state_dir / "api-keys"
 
     def actor_settings(self) -> ActorSettings:
         """The part that a reload may change while conversations run."""
@@ -284,6 +301,13 @@ def _origin(value: object) -> str:
     return origin
 
 
+def _host(value: object) -> str:
+    host = text(value)
+    if not re.fullmatch(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?", host):
+        raise NotAllowed(f'{shown(host)} is no host; write it as browsers do, like "conversations.example.org:8443"')
+    return host
+
+
 def _engine(value: object) -> str | None:
     address = text(value)
     if address and not re.fullmatch(r"(unix:///|tcp://|https?://)\S+", address):
@@ -328,6 +352,14 @@ def _config_converter() -> Converter:
         token_file=_optional_path,
         allowed_origins=listed(_origin),
         max_connections=integer(1, 10_000),
+    )
+    register_table(
+        converter,
+        HttpConfig,
+        listen=_listener,
+        api_keys_file=_optional_path,
+        allowed_hosts=listed(_host),
+        cors_origins=listed(_origin),
     )
     register_table(converter, LaneSizes, **_all_keys(LaneSizes, integer(1, 64)))
     register_table(converter, DockerConfig, host=_engine)

@@ -8,7 +8,7 @@ import os
 import signal
 import sqlite3
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from random import Random
@@ -25,7 +25,7 @@ from supervisor.actors.supervision import Parts, Supervision, supervise
 from supervisor.agent import NoAgent, open_v1_driver
 from supervisor.agent.port import AgentDriver
 from supervisor.config import Config, ConfigError, OnShutdown
-from supervisor.control.address import TcpAddress
+from supervisor.control.address import ControlAddress, TcpAddress
 from supervisor.control.listener import ControlOptions, ControlServer
 from supervisor.control.messages import InvalidParams
 from supervisor.control.token import Token, load_token
@@ -34,6 +34,7 @@ from supervisor.conversation.json import JsonObject
 from supervisor.conversation.lifecycle import Command, Status
 from supervisor.conversation.parse import InvalidSpec, parse_overrides
 from supervisor.conversation.spec import SpecOverrides
+from supervisor.http.keys import ApiKeys, load_api_keys
 from supervisor.journal.changes import JournalError, Note
 from supervisor.journal.state_dir import StateDirError, locked_state_dir
 from supervisor.journal.store import Store
@@ -70,7 +71,7 @@ class Settings:
 
     def replace(self, config: Config) -> tuple[str, ...]:
         """Take a new config; names the sections whose change needs a restart of the daemon."""
-        fixed = ("daemon", "control", "docker", "journal")
+        fixed = ("daemon", "control", "http", "docker", "journal")
         waiting = tuple(name for name in fixed if getattr(config, name) != getattr(self.config, name))
         self.config = config
         self.actors = config.actor_settings()
@@ -90,7 +91,7 @@ async def serve(config: Config, read_config: Callable[[], Config], environ: Mapp
         StateDirError: the state directory cannot be used, or another daemon does.
         NewerSchemaError: its journal was written by a newer version.
         CannotListen: an address of the control channel cannot be had.
-        UnsafeToken: the token file cannot be used.
+        UnsafeToken: the token file, or the file of API keys, cannot be used.
     """
     os.umask(0o077)
     tune_interpreter()
@@ -100,7 +101,7 @@ async def serve(config: Config, read_config: Callable[[], Config], environ: Mapp
         locked_state_dir(config.daemon.state_dir) as state_dir,
         closing(_open_store(state_dir / "journal.db")) as store,
     ):
-        token = _token(config)
+        token, api_keys = _token(config), _api_keys(config)
         async with _providers(config, store.instance, environ) as providers, _drivers() as drivers:
             parts = Parts(
                 store=store,
@@ -114,7 +115,7 @@ async def serve(config: Config, read_config: Callable[[], Config], environ: Mapp
             notifier.status("reconciling")
             with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
                 async with supervise(parts) as supervision:
-                    daemon = _Daemon(settings, read_config, notifier, supervision, token)
+                    daemon = _Daemon(settings, read_config, notifier, supervision, token, api_keys)
                     await daemon.run(signals, watchdog_interval(environ))
     _log.info("daemon.stopped")
 
@@ -126,25 +127,41 @@ class _Daemon:
     notifier: Notifier
     supervision: Supervision
     token: Token | None
+    api_keys: ApiKeys | None = None
 
     async def run(self, signals: AsyncIterator[int], watchdog: float | None) -> None:
+        async with trio.open_nursery() as nursery:
+            servers = [await self._serve_control(nursery)]
+            if self.api_keys is not None:
+                servers.append(await self._serve_http(nursery, self.api_keys))
+            addresses = [str(address) for server in servers for address in server.addresses]
+            await self._note("started", f"conversationd {__version__} serves {', '.join(addresses)}")
+            _log.info("daemon.ready", version=__version__, pid=os.getpid(), listen=addresses)
+            nursery.start_soon(self._tell_status)
+            if watchdog is not None:
+                nursery.start_soon(self._feed_watchdog, watchdog)
+            self.notifier.ready()
+            await self._until_ended(signals)
+            await self._end(servers, signals)
+            nursery.cancel_scope.cancel()
+
+    async def _serve_control(self, nursery: trio.Nursery) -> "_Serving":
         control = self.settings.config.control
         server = ControlServer(
             self.supervision.supervisor,
             _parse_spec,
             ControlOptions(self.token, control.allowed_origins, control.max_connections),
         )
-        async with trio.open_nursery() as nursery:
-            addresses = await nursery.start(server.run, control.listen)
-            await self._note("started", f"conversationd {__version__} serves {', '.join(map(str, addresses))}")
-            _log.info("daemon.ready", version=__version__, pid=os.getpid(), listen=[str(one) for one in addresses])
-            nursery.start_soon(self._tell_status)
-            if watchdog is not None:
-                nursery.start_soon(self._feed_watchdog, watchdog)
-            self.notifier.ready()
-            await self._until_ended(signals)
-            await self._end(server, signals)
-            nursery.cancel_scope.cancel()
+        return _Serving(await nursery.start(server.run, control.listen), server.begin_shutdown)
+
+    async def _serve_http(self, nursery: trio.Nursery, keys: ApiKeys) -> "_Serving":
+        # Only where it is wanted: its libraries take longer to import than everything else together.
+        from supervisor.http.server import HttpOptions, HttpServer  # noqa: PLC0415
+
+        http = self.settings.config.http
+        options = HttpOptions(keys, http.allowed_hosts, http.cors_origins)
+        server = HttpServer(self.supervision.supervisor, _parse_spec, options)
+        return _Serving((await nursery.start(server.run, http.listen),), server.begin_shutdown)
 
     async def _until_ended(self, signals: AsyncIterator[int]) -> None:
         async for number in signals:
@@ -167,7 +184,7 @@ class _Daemon:
             await self._note("reloaded", f"needs a restart: {', '.join(waiting)}" if waiting else "all of it applies")
         self.notifier.ready()
 
-    async def _end(self, server: ControlServer, signals: AsyncIterator[int]) -> None:
+    async def _end(self, servers: Sequence["_Serving"], signals: AsyncIterator[int]) -> None:
         """What the first signal leaves time for; a second one cuts it short."""
         self.notifier.stopping()
         supervisor, config = self.supervision.supervisor, self.settings.config
@@ -176,7 +193,8 @@ class _Daemon:
             nursery.start_soon(_cancel_at_next, signals, nursery.cancel_scope)
             await self._note("stopping", f"sandboxes: {config.daemon.on_shutdown}")
             await supervisor.settle(_COMMANDS_END_WITHIN)
-            server.begin_shutdown()
+            for server in servers:
+                server.begin_shutdown()
             command = _WIND_DOWN.get(config.daemon.on_shutdown)
             if command is not None:
                 await supervisor.wind_down(command)
@@ -214,6 +232,14 @@ class _Daemon:
             _log.warning("daemon.not_noted", what=what, error=str(error))
 
 
+@attrs.frozen
+class _Serving:
+    """A server that listens on `addresses`, and what makes it end."""
+
+    addresses: Sequence[ControlAddress]
+    begin_shutdown: Callable[[], None]
+
+
 _COUNTED: Final = (Status.RUNNING, Status.STARTING, Status.PAUSED, Status.ERROR)
 _WIND_DOWN: Final = {OnShutdown.PAUSE: Command.PAUSE, OnShutdown.STOP: Command.STOP}
 
@@ -249,6 +275,10 @@ def _open_store(path: Path) -> Store:
 def _token(config: Config) -> Token | None:
     needed = any(isinstance(address, TcpAddress) for address in config.control.listen)
     return load_token(config.token_path) if needed else None
+
+
+def _api_keys(config: Config) -> ApiKeys | None:
+    return load_api_keys(config.api_keys_path) if config.http.enabled else None
 
 
 @asynccontextmanager

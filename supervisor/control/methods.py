@@ -114,16 +114,7 @@ class Methods:
         return views.encode_info(await self._service.info())
 
     async def _start(self, params: messages.Start) -> str:
-        request = StartRequest(
-            id=params.id,
-            agent=params.agent,
-            spec=SpecOverrides() if params.spec is None else self._parse_spec(params.spec),
-            request=messages.as_json(params.request),
-            labels=params.labels or {},
-            wait=params.wait,
-            timeout=params.timeout,
-            idempotency_key=params.idempotency_key,
-        )
+        request = start_request(params, self._parse_spec)
         return views.encode_conversation(await self._service.start(request))
 
     async def _pause(self, params: messages.TimedCommand) -> str:
@@ -163,6 +154,24 @@ class Methods:
         if wanted.follow:
             return await session.follow_logs(wanted)
         return Reply(views.encode_lines(await self._service.logs(wanted.id, wanted.tail)))
+
+
+def start_request(params: messages.Start, parse_spec: SpecParser) -> StartRequest:
+    """What the service is asked for by the parameters of a start.
+
+    Raises:
+        InvalidParams: the `spec` is no spec.
+    """
+    return StartRequest(
+        id=params.id,
+        agent=params.agent,
+        spec=SpecOverrides() if params.spec is None else parse_spec(params.spec),
+        request=messages.as_json(params.request),
+        labels=params.labels or {},
+        wait=params.wait,
+        timeout=params.timeout,
+        idempotency_key=params.idempotency_key,
+    )
 
 
 def refuse(request: Request, failure: Failure) -> Answer:

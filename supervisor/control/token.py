@@ -13,7 +13,8 @@ from supervisor.conversation.errors import ConversationdError
 
 _OWNER_ONLY: Final = 0o600
 _TOKEN_BYTES: Final = 32
-_MOST_READ: Final = 4096
+_MOST_READ: Final = 64 * 1024
+_NAME: Final = "token file"
 
 
 class UnsafeToken(ConversationdError):
@@ -38,14 +39,20 @@ def load_token(path: Path) -> Token:
         UnsafeToken: the file is not a regular one, not ours, open to others, or empty; or it cannot be made.
     """
     try:
-        return _read(path)
+        secret = read_secret(path, _NAME).strip()
     except FileNotFoundError:
-        return _create(path)
-    except OSError as error:
-        raise UnsafeToken(f"the token file {path} cannot be read: {error.strerror}") from error
+        return make_secret(path, _NAME)
+    if not secret or not secret.isascii() or not secret.isprintable():
+        raise UnsafeToken(f"the {_NAME} {path} holds no token: delete it, and the next start makes a new one")
+    return Token(secret)
 
 
-def _create(path: Path) -> Token:
+def make_secret(path: Path, name: str) -> Token:
+    """Make a random secret and the file that holds it; `name` is what errors call the file.
+
+    Raises:
+        UnsafeToken: it cannot be made.
+    """
     secret = secrets.token_urlsafe(_TOKEN_BYTES)
     try:
         path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
@@ -55,26 +62,34 @@ def _create(path: Path) -> Token:
             stream.flush()
             os.fsync(stream.fileno())
     except OSError as error:
-        raise UnsafeToken(f"the token file {path} cannot be made: {error.strerror}") from error
+        raise UnsafeToken(f"the {name} {path} cannot be made: {error.strerror}") from error
     return Token(secret)
 
 
-def _read(path: Path) -> Token:
-    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(file, "rb") as stream:
-        _check(path, os.fstat(stream.fileno()))
-        content = stream.read(_MOST_READ)
-    secret = content.decode("ascii", errors="replace").strip()
-    if not secret or not secret.isascii() or not secret.isprintable():
-        raise UnsafeToken(f"the token file {path} holds no token: delete it, and the next start makes a new one")
-    return Token(secret)
+def read_secret(path: Path, name: str) -> str:
+    """Read a file that only its owner, us, can read; what is no ASCII in it comes as U+FFFD.
+
+    Raises:
+        FileNotFoundError: there is none.
+        UnsafeToken: it is not a regular one, not ours, or open to others.
+    """
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(file, "rb") as stream:
+            _check(path, name, os.fstat(stream.fileno()))
+            content = stream.read(_MOST_READ)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise UnsafeToken(f"the {name} {path} cannot be read: {error.strerror}") from error
+    return content.decode("ascii", errors="replace")
 
 
-def _check(path: Path, status: os.stat_result) -> None:
+def _check(path: Path, name: str, status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
-        raise UnsafeToken(f"the token file {path} is not a regular file")
+        raise UnsafeToken(f"the {name} {path} is not a regular file")
     if status.st_uid != os.geteuid():
-        raise UnsafeToken(f"the token file {path} belongs to user {status.st_uid}, not to user {os.geteuid()}")
+        raise UnsafeToken(f"the {name} {path} belongs to user {status.st_uid}, not to user {os.geteuid()}")
     if stat.S_IMODE(status.st_mode) & ~_OWNER_ONLY:
         mode = stat.S_IMODE(status.st_mode)
-        raise UnsafeToken(f"the token file {path} has mode {mode:04o}, others may read it: chmod 0600 {path}")
+        raise UnsafeToken(f"the {name} {path} has mode {mode:04o}, others may read it: chmod 0600 {path}")

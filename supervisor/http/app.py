@@ -1,0 +1,42 @@
+"""The ASGI application: every router, and what is common to all. A new client's routes are one line in here."""
+
+from functools import partial
+from typing import Final
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp
+
+from supervisor import __version__
+from supervisor.control.messages import InvalidParams
+from supervisor.control.methods import SpecParser
+from supervisor.control.service import ConversationService
+from supervisor.conversation.errors import ConversationdError
+from supervisor.http.failures import Containment, handle
+from supervisor.http.openapi import describe, operation_id
+from supervisor.http.rest import ConversationRoutes
+
+_PREFIXES: Final = ("/conversations", "/api/conversations")
+_HANDLED: Final = (ConversationdError, InvalidParams, RequestValidationError, HTTPException)
+
+
+def make_app(service: ConversationService, parse_spec: SpecParser) -> ASGIApp:
+    """The routes over one service."""
+    app = FastAPI(
+        title="conversationd",
+        version=__version__,
+        description="Control of AI-agent conversations, each in a sandbox of its own.",
+        docs_url=None,  # its pages load their scripts from elsewhere
+        redoc_url=None,
+        redirect_slashes=False,
+        generate_unique_id_function=operation_id,
+        exception_handlers=dict.fromkeys(_HANDLED, handle),
+        middleware=[Middleware(Containment)],
+    )
+    conversations = ConversationRoutes(service, parse_spec).router()
+    for prefix in _PREFIXES:
+        app.include_router(conversations, prefix=prefix)
+    app.openapi = partial(describe, app)  # type: ignore[method-assign] # FastAPI's documented way
+    return app

@@ -1,0 +1,165 @@
+"""One HTTP connection: Hypercorn's HTTP/1.1 protocol over a stream whose every wait is bounded.
+
+Hypercorn's own server for Trio would let one client end it: what its protocols raise on odd input leaves their task,
+and what it sends is shielded from cancellation for as long as the other side does not read. So the protocol is
+Hypercorn's, and the loop around it is ours, as on the control channel: a send has a deadline, closing lingers so that
+our last words arrive, and the caller contains what is raised.
+"""
+
+import logging
+from contextlib import suppress
+from typing import Final
+
+import attrs
+import h11
+import trio
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.config import Config
+from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.trio.task_group import TaskGroup
+from hypercorn.trio.worker_context import TrioSingleTask, WorkerContext
+from hypercorn.typing import ASGIFramework, ConnectionState
+
+_CHUNK: Final = 64 * 1024
+_LOST: Final = (trio.BrokenResourceError, trio.ClosedResourceError)
+
+
+@attrs.frozen
+class HttpLimits:
+    """How much one connection may take. Times are seconds, sizes bytes.
+
+    `idle` bounds the time to the end of a request's head, the first one's and each further one's; `body` the time in
+    which its body comes; `send` one piece's way out; `linger` the time in which the other side may read our last words.
+    Streams of events say something at least every `keep_alive`, and WebSockets are pinged as often.
+    """
+
+    idle: float = 10.0
+    body: float = 30.0
+    send: float = 10.0
+    linger: float = 1.0
+    keep_alive: float = 15.0
+    head_size: int = 16 * 1024
+    body_size: int = 1024 * 1024
+
+
+def protocol_config(limits: HttpLimits) -> Config:
+    """What Hypercorn's protocols are told."""
+    config = Config()
+    config.errorlog = logging.getLogger("hypercorn.error")
+    config.include_server_header = False
+    config.h11_max_incomplete_size = limits.head_size
+    config.websocket_max_message_size = limits.body_size
+    config.websocket_ping_interval = limits.keep_alive
+    return config
+
+
+class _Http11(H11Protocol):
+    """HTTP/1.1 and nothing else: no upgrade to HTTP/2, and no compressed frames, which may hold a bomb."""
+
+    async def _check_protocol(self, event: h11.Request) -> None:
+        del event
+        await trio.lowlevel.checkpoint()
+
+    async def _create_stream(self, request: h11.Request) -> None:
+        kept = [(name, value) for name, value in request.headers if name != b"sec-websocket-extensions"]
+        await super()._create_stream(
+            h11.Request(method=request.method, target=request.target, http_version=request.http_version, headers=kept)
+        )
+
+
+class HttpConnection:
+    """A client's stream, and the application that answers it. `run` it once."""
+
+    def __init__(
+        self,
+        app: ASGIFramework,
+        config: Config,
+        context: WorkerContext,
+        limits: HttpLimits,
+        stream: trio.abc.HalfCloseableStream,
+    ) -> None:
+        self._app = ASGIWrapper(app)
+        self._config = config
+        self._context = context
+        self._limits = limits
+        self._stream = stream
+        self._sending = trio.Lock()
+        self._idle = TrioSingleTask()
+        self._lingering = trio.CancelScope()
+        self._finished = False
+
+    async def run(self) -> None:
+        """Serve requests, one after the other, until the client goes away or is let go.
+
+        A request whose client is gone is carried out all the same. The caller closes the stream, and contains what
+        this raises.
+        """
+        async with TaskGroup() as tasks:
+            self._tasks = tasks
+            self._protocol = _Http11(
+                self._app,
+                self._config,
+                self._context,
+                tasks,
+                ConnectionState({}),
+                False,
+                None,
+                None,
+                self._take,
+            )
+            await self._idle.restart(tasks, self._end_when_idle)
+            await self._read()
+
+    async def _read(self) -> None:
+        with suppress(*_LOST):
+            while data := await self._stream.receive_some(_CHUNK):
+                if not self._finished:
+                    await self._protocol.handle(RawData(bytes(data)))
+        await self._idle.stop()
+        await self._protocol.handle(Closed())
+        self._lingering.cancel()
+
+    async def _take(self, event: Event) -> None:
+        """Do what the protocol says."""
+        if isinstance(event, RawData):
+            await self._send(event.data)
+        elif isinstance(event, Closed):
+            await self._finish()
+        elif isinstance(event, Updated) and event.idle:
+            await self._idle.restart(self._tasks, self._end_when_idle)
+        else:
+            await self._idle.stop()
+
+    async def _send(self, data: bytes) -> None:
+        sent = False
+        async with self._sending:
+            with suppress(*_LOST), trio.move_on_after(self._limits.send):
+                await self._stream.send_all(data)
+                sent = True
+        if not sent:
+            await trio.aclose_forcefully(self._stream)
+            await self._protocol.handle(Closed())
+
+    async def _end_when_idle(self) -> None:
+        with trio.move_on_after(self._limits.idle):
+            await self._context.terminated.wait()
+        # Shielded from the request that comes at this very moment, and stops this task; nothing in here waits for long.
+        with trio.move_on_after(self._limits.send, shield=True):
+            await self._finish()
+
+    async def _finish(self) -> None:
+        """Say that we are done; what still comes is read away for a moment, or our last words would be lost."""
+        await trio.lowlevel.checkpoint()
+        if self._finished:
+            return
+        self._finished = True
+        async with self._sending:
+            with suppress(*_LOST):
+                await self._stream.send_eof()
+        self._tasks.spawn(self._linger)
+
+    async def _linger(self) -> None:
+        with self._lingering:
+            await trio.sleep(self._limits.linger)
+            await trio.aclose_forcefully(self._stream)

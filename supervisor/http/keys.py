@@ -1,0 +1,47 @@
+"""The API keys: made at the first start, kept in a file that nobody else can read, compared in constant time."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from supervisor.control.token import Token, UnsafeToken, make_secret, read_secret
+
+_NAME: Final = "API keys file"
+_SHORTEST: Final = 16
+
+
+@attrs.frozen
+class ApiKeys:
+    """The secrets of which callers have to show one."""
+
+    keys: Sequence[Token]
+
+    def match(self, shown: str) -> bool:
+        """Compare with every key, so that the time tells nothing of which is right."""
+        return sum(key.matches(shown) for key in self.keys) > 0
+
+
+def load_api_keys(path: Path) -> ApiKeys:
+    """Read the keys, one a line (`#` begins a comment), or make one if the file does not exist.
+
+    Raises:
+        UnsafeToken: the file is not a regular one, not ours, open to others, or holds no usable key; or it cannot be
+            made.
+    """
+    try:
+        content = read_secret(path, _NAME)
+    except FileNotFoundError:
+        return ApiKeys((make_secret(path, _NAME),))
+    lines = [line.partition("#")[0].strip() for line in content.splitlines()]
+    keys = [line for line in lines if line]
+    if not keys:
+        raise UnsafeToken(f"the {_NAME} {path} holds no key: delete it, and the next start makes one")
+    if not all(_is_usable(key) for key in keys):
+        raise UnsafeToken(f"the {_NAME} {path} holds a key that is not {_SHORTEST} or more printable ASCII characters")
+    return ApiKeys(tuple(Token(key) for key in keys))
+
+
+def _is_usable(key: str) -> bool:
+    return len(key) >= _SHORTEST and key.isascii() and key.isprintable() and " " not in key
