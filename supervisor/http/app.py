@@ -3,8 +3,9 @@
 from functools import partial
 from typing import Final
 
+import trio
 from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
+from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp
@@ -17,13 +18,20 @@ from supervisor.conversation.errors import ConversationdError
 from supervisor.http.failures import Containment, handle
 from supervisor.http.openapi import describe, operation_id
 from supervisor.http.rest import ConversationRoutes
+from supervisor.http.streams import EventRoutes
 
 _PREFIXES: Final = ("/conversations", "/api/conversations")
-_HANDLED: Final = (ConversationdError, InvalidParams, RequestValidationError, HTTPException)
+_HANDLED: Final = (
+    ConversationdError,
+    InvalidParams,
+    RequestValidationError,
+    WebSocketRequestValidationError,
+    HTTPException,
+)
 
 
-def make_app(service: ConversationService, parse_spec: SpecParser) -> ASGIApp:
-    """The routes over one service."""
+def make_app(service: ConversationService, parse_spec: SpecParser, ending: trio.Event, keep_alive: float) -> ASGIApp:
+    """The routes over one service. Streams of events end when `ending` is set; `keep_alive` bounds their silence."""
     app = FastAPI(
         title="conversationd",
         version=__version__,
@@ -38,5 +46,6 @@ def make_app(service: ConversationService, parse_spec: SpecParser) -> ASGIApp:
     conversations = ConversationRoutes(service, parse_spec).router()
     for prefix in _PREFIXES:
         app.include_router(conversations, prefix=prefix)
+    app.include_router(EventRoutes(service, ending, keep_alive).router())
     app.openapi = partial(describe, app)  # type: ignore[method-assign] # FastAPI's documented way
     return app

@@ -7,6 +7,7 @@ our last words arrive, and the caller contains what is raised.
 """
 
 import logging
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final
 
@@ -68,6 +69,17 @@ class _Http11(H11Protocol):
         )
 
 
+class _Tasks(TaskGroup):
+    """A connection's tasks: its application, which is always let finish, and what only accompanies the reader."""
+
+    aside: trio.Nursery | None = None
+
+    def spawn(self, func: Callable[..., Awaitable[None]], *args: object) -> None:
+        """Run something for as long as the client may still say something: pings, and the wait for its last words."""
+        if self.aside is not None:
+            self.aside.start_soon(func, *args)
+
+
 class HttpConnection:
     """A client's stream, and the application that answers it. `run` it once."""
 
@@ -86,7 +98,6 @@ class HttpConnection:
         self._stream = stream
         self._sending = trio.Lock()
         self._idle = TrioSingleTask()
-        self._lingering = trio.CancelScope()
         self._finished = False
 
     async def run(self) -> None:
@@ -95,8 +106,8 @@ class HttpConnection:
         A request whose client is gone is carried out all the same. The caller closes the stream, and contains what
         this raises.
         """
-        async with TaskGroup() as tasks:
-            self._tasks = tasks
+        self._tasks = tasks = _Tasks()
+        async with tasks:
             self._protocol = _Http11(
                 self._app,
                 self._config,
@@ -109,7 +120,11 @@ class HttpConnection:
                 self._take,
             )
             await self._idle.restart(tasks, self._end_when_idle)
-            await self._read()
+            async with trio.open_nursery() as aside:
+                tasks.aside = aside
+                await self._read()
+                tasks.aside = None
+                aside.cancel_scope.cancel()
 
     async def _read(self) -> None:
         with suppress(*_LOST):
@@ -118,7 +133,6 @@ class HttpConnection:
                     await self._protocol.handle(RawData(bytes(data)))
         await self._idle.stop()
         await self._protocol.handle(Closed())
-        self._lingering.cancel()
 
     async def _take(self, event: Event) -> None:
         """Do what the protocol says."""
@@ -133,12 +147,16 @@ class HttpConnection:
 
     async def _send(self, data: bytes) -> None:
         sent = False
-        async with self._sending:
-            with suppress(*_LOST), trio.move_on_after(self._limits.send):
-                await self._stream.send_all(data)
-                sent = True
+        try:
+            async with self._sending:
+                with suppress(*_LOST), trio.move_on_after(self._limits.send):
+                    await self._stream.send_all(data)
+                    sent = True
+        finally:
+            if not sent:
+                # Cancelled or not: after half a piece nothing can follow.
+                await trio.aclose_forcefully(self._stream)
         if not sent:
-            await trio.aclose_forcefully(self._stream)
             await self._protocol.handle(Closed())
 
     async def _end_when_idle(self) -> None:
@@ -160,6 +178,5 @@ class HttpConnection:
         self._tasks.spawn(self._linger)
 
     async def _linger(self) -> None:
-        with self._lingering:
-            await trio.sleep(self._limits.linger)
-            await trio.aclose_forcefully(self._stream)
+        await trio.sleep(self._limits.linger)
+        await trio.aclose_forcefully(self._stream)

@@ -11,9 +11,9 @@ from typing import Final
 import attrs
 import structlog
 import trio
-from fastapi.exceptions import RequestValidationError
+from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -82,7 +82,7 @@ def answer_to(error: Exception) -> Answer:
     match error:
         case InvalidParams():
             return invalid(error.path, error.message)
-        case RequestValidationError():
+        case RequestValidationError() | WebSocketRequestValidationError():
             return _validation(error.errors())
         case HTTPException():
             return _routing(error)
@@ -132,7 +132,7 @@ def _routing(error: HTTPException) -> Answer:
     return Answer(status, {"code": code, "message": error.detail}, error.headers or {})
 
 
-async def handle(_: Request, error: Exception) -> Response:
+async def handle(_: HTTPConnection, error: Exception) -> Response:
     """Answer what a route raised: the handler that the application knows for every error of ours."""
     await trio.lowlevel.checkpoint()
     return answer_to(error).response()

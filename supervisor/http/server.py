@@ -56,7 +56,7 @@ class HttpServer:
         self._shelters: set[trio.CancelScope] = set()
         self._open = 0
         self._ending = trio.Event()
-        self._app = make_app(service, parse_spec)
+        self._app = make_app(service, parse_spec, self._ending, options.limits.keep_alive)
 
     @property
     def connections(self) -> int:
