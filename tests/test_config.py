@@ -318,6 +318,43 @@ def test_listen_refuses_what_is_no_local_listener(text: str, message: str) -> No
     assert message in error
 
 
+def test_http_is_off_and_local_by_default() -> None:
+    """Nothing is opened unasked, and its keys are in the state directory."""
+    config = Config()
+    assert not config.http.enabled
+    assert str(config.http.listen) == "tcp:127.0.0.1:3000"
+    assert config.api_keys_path == Path("/var/lib/conversationd/api-keys")
+    assert parse_config(b'[http]\napi_keys_file = "/etc/keys"', FILE).api_keys_path == Path("/etc/keys")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('listen = "tcp:0.0.0.0:3000"', "http.listen: 'tcp:0.0.0.0:3000' could be reached by other machines"),
+        ('listen = "3000"', "http.listen: '3000' is no listener"),
+        ('listen = ["tcp:127.0.0.1:3000"]', "http.listen: "),
+        ('enabled = "yes"', "http.enabled: "),
+        ('api_keys_file = "keys"', "http.api_keys_file: "),
+        ('allowed_hosts = ["https://x.example"]', "http.allowed_hosts[0]: 'https://x.example' is no host"),
+        ('allowed_hosts = ["*"]', "http.allowed_hosts[0]: '*' is no host"),
+        ('allowed_hosts = "x"', "http.allowed_hosts: "),
+        ('cors_origins = ["*"]', "http.cors_origins[0]: '*' is no origin"),
+        ('cors_origins = ["x.example"]', "http.cors_origins[0]: 'x.example' is no origin"),
+        ("port = 3000", "http.port"),
+    ],
+)
+def test_http_refuses_what_is_too_open_or_no_address(line: str, message: str) -> None:
+    """By key, and with what is allowed."""
+    (error,) = _errors(f"[http]\n{line}")
+    assert message.replace("'", '"') in error.replace("'", '"')
+
+
+@pytest.mark.parametrize("host", ["conversations.example.org", "localhost:8443", "[::1]:3000", "10.0.0.1"])
+def test_http_allows_hosts_as_browsers_write_them(host: str) -> None:
+    """With or without a port."""
+    assert parse_config(f'[http]\nallowed_hosts = ["{host}"]'.encode(), FILE).http.allowed_hosts == (host,)
+
+
 toml_values = st.sampled_from(
     ["5", "-1", "1.5", "nan", "true", "''", "'x'", "'30s'", "[]", "['/a:/b', 1]", "{}", "{a=1}"]
 )

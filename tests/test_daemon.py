@@ -13,7 +13,7 @@ import trio
 from structlog.testing import capture_logs
 from trio.testing import MockClock
 
-from supervisor.config import Config
+from supervisor.config import Config, HttpConfig
 from supervisor.daemon import Settings, _Daemon, _open_store, tune_interpreter
 from supervisor.journal.store import Store
 from supervisor.notify import Notifier
@@ -91,3 +91,10 @@ def test_objects_of_a_wave_of_events_do_not_wake_the_collector(collections: list
     heap: list[object] = [[] for _ in range(50_000)]
     assert collections
     del heap
+
+
+def test_reload_names_the_sections_that_need_a_restart() -> None:
+    """The listeners are made once: a change of theirs waits."""
+    settings = Settings(Config())
+    assert settings.replace(Config(http=HttpConfig(enabled=True))) == ("http",)
+    assert settings.replace(Config(http=HttpConfig(enabled=True))) == ()

@@ -1,6 +1,7 @@
 """The ASGI application: every router, and what is common to all. A new client's routes are one line in here."""
 
 from functools import partial
+from http import HTTPStatus
 from typing import Final
 
 import trio
@@ -8,6 +9,8 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from supervisor import __version__
@@ -16,7 +19,7 @@ from supervisor.control.methods import SpecParser
 from supervisor.control.service import ConversationService
 from supervisor.conversation.errors import ConversationdError
 from supervisor.http.failures import Containment, handle
-from supervisor.http.openapi import describe, operation_id
+from supervisor.http.openapi import allowed_methods, describe, operation_id
 from supervisor.http.rest import ConversationRoutes
 from supervisor.http.streams import EventRoutes
 
@@ -40,7 +43,7 @@ def make_app(service: ConversationService, parse_spec: SpecParser, ending: trio.
         redoc_url=None,
         redirect_slashes=False,
         generate_unique_id_function=operation_id,
-        exception_handlers=dict.fromkeys(_HANDLED, handle),
+        exception_handlers={**dict.fromkeys(_HANDLED, handle), HTTPStatus.METHOD_NOT_ALLOWED: _refuse_method},
         middleware=[Middleware(Containment)],
     )
     conversations = ConversationRoutes(service, parse_spec).router()
@@ -49,3 +52,10 @@ def make_app(service: ConversationService, parse_spec: SpecParser, ending: trio.
     app.include_router(EventRoutes(service, ending, keep_alive).router())
     app.openapi = partial(describe, app)  # type: ignore[method-assign] # FastAPI's documented way
     return app
+
+
+async def _refuse_method(request: Request, error: Exception) -> Response:
+    # Several routes share a path, each with a method of its own, and the one that refuses knows only its own.
+    response = await handle(request, error)
+    response.headers["Allow"] = allowed_methods(request.app, request.url.path)
+    return response

@@ -9,7 +9,8 @@ our last words arrive, and the caller contains what is raised.
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Final
+from functools import partial
+from typing import Any, Final, TypeAlias
 
 import attrs
 import h11
@@ -20,9 +21,20 @@ from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.worker_context import TrioSingleTask, WorkerContext
-from hypercorn.typing import ASGIFramework, ConnectionState
+from hypercorn.typing import (
+    AppWrapper,
+    ASGIFramework,
+    ASGIReceiveCallable,
+    ASGIReceiveEvent,
+    ASGISendCallable,
+    ASGISendEvent,
+    ConnectionState,
+)
+from hypercorn.typing import Scope as HypercornScope
+from hypercorn.utils import UnexpectedMessageError
 
 _CHUNK: Final = 64 * 1024
+_SendOrEnd: TypeAlias = Callable[[ASGISendEvent | None], Awaitable[None]]
 _LOST: Final = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 
@@ -69,15 +81,54 @@ class _Http11(H11Protocol):
         )
 
 
+class ClientGone(OSError):
+    """What the application says cannot be said any more: the client broke the protocol. No fault of ours."""
+
+
 class _Tasks(TaskGroup):
     """A connection's tasks: its application, which is always let finish, and what only accompanies the reader."""
 
     aside: trio.Nursery | None = None
 
+    async def spawn_app(
+        self,
+        app: AppWrapper,
+        config: Config,
+        scope: HypercornScope,
+        send: _SendOrEnd,
+    ) -> Callable[[ASGIReceiveEvent], Awaitable[None]]:
+        """Run the application; what still comes for it once it has ended is read away, or the reader would wait."""
+
+        async def ending(
+            scope: HypercornScope,
+            receive: ASGIReceiveCallable,
+            send: ASGISendCallable,
+            sync_spawn: Callable[..., Any],
+            call_soon: Callable[..., Any],
+        ) -> None:
+            try:
+                await app(scope, receive, partial(_send, send), sync_spawn, call_soon)
+            finally:
+                self.spawn(_read_away, receive)
+
+        return await super().spawn_app(ending, config, scope, send)
+
     def spawn(self, func: Callable[..., Awaitable[None]], *args: object) -> None:
         """Run something for as long as the client may still say something: pings, and the wait for its last words."""
         if self.aside is not None:
             self.aside.start_soon(func, *args)
+
+
+async def _send(send: ASGISendCallable, event: ASGISendEvent) -> None:
+    try:
+        await send(event)
+    except (h11.LocalProtocolError, UnexpectedMessageError) as error:
+        raise ClientGone(f"the client broke the protocol: {error}") from error
+
+
+async def _read_away(receive: ASGIReceiveCallable) -> None:
+    while True:
+        await receive()
 
 
 class HttpConnection:

@@ -16,11 +16,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocketDisconnect
 
 from supervisor.control.messages import InvalidParams
 from supervisor.control.wire import encode_json
 from supervisor.conversation.errors import CapacityExceeded, ConversationdError, ErrorCode, InternalError
 from supervisor.conversation.json import JsonValue
+from supervisor.http.connection import ClientGone
 from supervisor.incidents import new_incident
 
 STATUS_OF: Final[Mapping[ErrorCode, HTTPStatus]] = {
@@ -43,7 +45,6 @@ STATUS_OF: Final[Mapping[ErrorCode, HTTPStatus]] = {
 INVALID: Final = "invalid_params"
 
 _RETRY_SOON: Final = {ErrorCode.BUSY: 1, ErrorCode.SHUTTING_DOWN: 5}
-_PLACES: Final = ("body", "query", "path", "header")
 _log: Final = structlog.stdlib.get_logger("supervisor.http")
 
 
@@ -119,8 +120,8 @@ def _validation(errors: Sequence[object]) -> Answer:
     assert isinstance(first, dict)  # noqa: S101 - pydantic's own
     place, *names = first["loc"]
     path = "".join(f"[{name}]" if isinstance(name, int) else f".{name}" for name in names).removeprefix(".")
-    if place not in _PLACES or first["type"] == "json_invalid":
-        path = ""
+    if place == "body" and not path:
+        return invalid("", "The body must be a JSON object, sent as Content-Type: application/json.")
     return invalid(path, str(first["msg"]))
 
 
@@ -136,6 +137,12 @@ async def handle(_: HTTPConnection, error: Exception) -> Response:
     """Answer what a route raised: the handler that the application knows for every error of ours."""
     await trio.lowlevel.checkpoint()
     return answer_to(error).response()
+
+
+def _is_departure(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(_is_departure, error.exceptions))
+    return isinstance(error, ClientGone | WebSocketDisconnect)
 
 
 class Containment:
@@ -157,6 +164,9 @@ class Containment:
         try:
             await self._app(scope, receive, sending)
         except Exception as error:  # noqa: BLE001 - the boundary
+            if _is_departure(error):
+                _log.debug("http.client_gone", reason=str(error))
+                return
             answer = answer_to(error)
             if not begun and scope["type"] == "http":
                 await answer.response()(scope, receive, send)

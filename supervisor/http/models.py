@@ -128,7 +128,7 @@ class StartBody(Model):
     labels: Labels | None = Field(default=None, description="The label `title` is the conversation's title.")
     wait: bool = Field(default=True, description="Whether to answer once it runs, or as soon as the start is durable.")
     timeout: Seconds | None = None
-    idempotency_key: ShortText | None = None
+    idempotency_key: ShortText | None = Field(default=None, description="The header `Idempotency-Key` goes before it.")
     providers_set: list[str] | None = None
 
 

@@ -1,5 +1,6 @@
 """The published OpenAPI document: FastAPI's, made true where our answers differ from its defaults."""
 
+import re
 from http import HTTPStatus
 from typing import Any, Final, TypeAlias
 
@@ -11,6 +12,7 @@ from supervisor.http.models import ErrorAnswer
 
 Responses: TypeAlias = dict[int | str, dict[str, Any]]  # Any: FastAPI's own type
 
+_PARAMETER: Final = re.compile(r"\{\w+\}")
 _ALWAYS: Final = (400, 401, 403, 408, 413, 500)
 _SCHEMES: Final = {
     "XApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
@@ -38,6 +40,16 @@ def describe(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
         app.openapi_schema = _made(app)
     return app.openapi_schema
+
+
+def allowed_methods(app: FastAPI, path: str) -> str:
+    """The methods that a path takes, as the header `Allow` lists them."""
+    matching = (
+        operations
+        for template, operations in describe(app)["paths"].items()
+        if re.fullmatch(_PARAMETER.sub("[^/]+", template), path)
+    )
+    return ", ".join(sorted(method.upper() for operations in matching for method in operations))
 
 
 def _made(app: FastAPI) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, TypeAlias
 from fastapi import APIRouter, Header, Path, Query
 
 from supervisor.control import messages
-from supervisor.control.messages import InvalidParams, structure_params
+from supervisor.control.messages import structure_params
 from supervisor.control.methods import SpecParser, start_request
 from supervisor.control.service import AgentAccess, ConversationService
 from supervisor.conversation.errors import InvalidTransition, NotFound
@@ -29,7 +29,7 @@ from supervisor.http.routing import StrictRoute
 from supervisor.http.views import acknowledge, show
 
 _Target: TypeAlias = Annotated[str, Path(alias="conversation_id", pattern=ID_PATTERN)]
-_Force: TypeAlias = Annotated[bool | None, Query(description="The same as in the body.")]
+_Force: TypeAlias = Annotated[bool | None, Query(description="Forced is what either this or the body says.")]
 _Legacy: TypeAlias = Annotated[
     bool, Query(description="Report PAUSED as STOPPED, for clients that know five statuses.")
 ]
@@ -52,7 +52,7 @@ class ConversationRoutes:
         router = APIRouter(route_class=StrictRoute, tags=["conversations"])
         one = "/{conversation_id}"
         router.add_api_route("", self.create, methods=["POST"], responses=_START_ERRORS)
-        router.add_api_route("", self.list_page, methods=["GET"], responses=refusals())
+        router.add_api_route("", self.list_page, methods=["GET"], responses=_QUERY_ERRORS)
         router.add_api_route(one, self.get, methods=["GET"], responses=_QUERY_ERRORS)
         router.add_api_route(one, self.delete, methods=["DELETE"], responses=_COMMAND_ERRORS)
         router.add_api_route(f"{one}/start", self.start, methods=["POST"], responses=_START_ERRORS)
@@ -135,8 +135,6 @@ class ConversationRoutes:
         return ConversationPage(results=results, next_page_id=page.next_cursor)
 
     async def _start(self, target: Mapping[str, JsonValue], body: StartBody, key: str | None) -> ConversationAnswer:
-        if key is not None and body.idempotency_key not in (None, key):
-            raise InvalidParams("idempotency_key", "is another one than the header Idempotency-Key")
         params = {**_given(body), **target, "idempotency_key": key or body.idempotency_key}
         params.pop("providers_set", None)
         request = start_request(structure_params(params, messages.Start), self._parse_spec)
@@ -154,8 +152,5 @@ def _timed(conversation: str, body: CommandBody | None) -> messages.TimedCommand
 
 def _forcible(conversation: str, body: ForcibleBody | None, force: bool | None) -> messages.ForcibleCommand:
     given = _given(body)
-    if force is not None and given.get("force", force) is not force:
-        raise InvalidParams("force", "says one thing in the query and another in the body")
-    return structure_params(
-        {**({} if force is None else {"force": force}), **given, "id": conversation}, messages.ForcibleCommand
-    )
+    forced = bool(force or given.get("force"))
+    return structure_params({**given, "id": conversation, "force": forced}, messages.ForcibleCommand)

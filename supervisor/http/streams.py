@@ -16,7 +16,7 @@ import trio
 from fastapi import APIRouter, Header, Query
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from supervisor.control import messages, views
 from supervisor.control.messages import MAX_IDS
@@ -24,6 +24,7 @@ from supervisor.control.outbox import Closing
 from supervisor.control.service import ConversationService, SlowSubscriber, Subscription
 from supervisor.control.subscriptions import FAILED, GOING_AWAY, TOO_SLOW
 from supervisor.conversation.ids import ConversationId
+from supervisor.http.connection import ClientGone
 from supervisor.http.failures import answer_to
 from supervisor.http.models import MAX_SEQUENCE, Id
 from supervisor.http.openapi import refusals
@@ -154,6 +155,8 @@ async def _until_the_end(ending: trio.Event, pump: Callable[[], Awaitable[None]]
         except SlowSubscriber:
             _log.warning("http.consumer_too_slow")
             closing = TOO_SLOW
+        except (ClientGone, WebSocketDisconnect):
+            raise
         except Exception as error:  # noqa: BLE001 - the boundary: a bug in the events is this stream's only
             answer_to(error)
             closing = FAILED

@@ -23,9 +23,11 @@ from supervisor.journal.store import Store
 from tests.benchmarks.channel import round_trips
 from tests.benchmarks.raw import RawEngine
 from tests.benchmarks.report import Finding, milliseconds, print_table
+from tests.benchmarks.rest import gets, pauses
 from tests.benchmarks.sandboxes import Sides, end, serving_config, serving_spec
 from tests.daemon_process import AS_THE_UNIT, DaemonProcess, running_daemon
 from tests.engine_host import running_engine
+from tests.http_door import HTTP, http_door
 from tests.tiny_image import tiny_image
 
 
@@ -61,7 +63,7 @@ def measure(sizes: Sizes) -> Sequence[Finding]:
     with running_engine() as base_url, tiny_image(base_url) as image, tempfile.TemporaryDirectory() as scratch:
         config = serving_config(image) + "[capacity]\nmax_running = 0\nmax_starting = 0\n"
         environ = {"DOCKER_HOST": base_url}
-        with running_daemon(config, environ) as daemon:
+        with running_daemon(config + HTTP, environ) as daemon:
             findings += trio.run(_through_the_daemon, daemon, base_url, image, Path(scratch), sizes)
         with running_daemon(config, environ) as daemon:
             findings.append(trio.run(_start_up, daemon, image, sizes))
@@ -95,6 +97,9 @@ async def _through_the_daemon(
             findings.append(await sides.news_of_a_death(sizes.rounds))
             await client.start("asked")
             findings.append(await round_trips(daemon.socket, scratch / "echo.sock", 5))
+            address, key = http_door(daemon)
+            findings += await gets(address, key, daemon.socket, 5)
+            findings += await pauses(client, address, key, sizes.rounds)
             await end(client, "asked")
     finally:
         raw.clean()

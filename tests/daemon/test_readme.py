@@ -15,7 +15,11 @@ import trio
 from supervisor.config import parse_config
 from supervisor.control.client import ControlClient
 from tests.daemon_process import DaemonProcess
+from tests.http.conftest import http_daemon
+from tests.http_door import http_door
 from tests.service.service import install_commands
+
+__all__ = ["http_daemon"]
 
 ROOT: Final = Path(__file__).parents[2]
 PATIENCE: Final = 300.0
@@ -90,6 +94,24 @@ def test_check_config_accepts_the_shipped_config() -> None:
     """The command of the README says that the config is good."""
     done = run(".venv/bin/conversationd check-config --config config/conversationd.toml")
     assert (done.returncode, done.stdout) == (0, "The config is good.\n")
+
+
+async def test_the_curl_examples_run(http_daemon: DaemonProcess, tmp_path: Path) -> None:
+    """Each line for curl is carried out by a running daemon, and the events show all of it."""
+    life, events = blocks("bash")
+    address, _ = http_door(http_daemon)
+    script = f"set -eu\n{life}{events.rstrip()} || test $? = 28\n"
+    script = script.replace("/var/lib/conversationd", str(http_daemon.state_dir))
+    script = script.replace("http://127.0.0.1:3000", f"http://{address.authority}")
+    done = await trio.run_process(["bash", "-c", script], capture_stdout=True, capture_stderr=True, cwd=tmp_path)
+    said = done.stdout.decode()
+    assert said.count('"status":"ok"') == 5
+    assert said.count('"success":true') == 3
+    assert '"title":"My first"' in said
+    assert '"results":[{"conversation_id":"c1"' in said
+    assert "event: opened\nid: 0\n" in said
+    assert '"kind":"deleted"' in said
+    assert (tmp_path / "key.header").stat().st_mode & 0o777 == 0o600
 
 
 def test_the_example_config_is_good() -> None:

@@ -1,14 +1,13 @@
 """An HTTP server over real sockets and a scripted service, and a real daemon that serves HTTP."""
 
-import json
-from collections.abc import AsyncIterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Iterator
 
 import httpx2 as httpx
 import pytest
 import trio
+from structlog.testing import capture_logs
 
-from supervisor.control.address import ControlAddress, TcpAddress, parse_address
+from supervisor.control.address import ControlAddress, TcpAddress
 from supervisor.control.token import Token
 from supervisor.http.connection import HttpLimits
 from supervisor.http.keys import ApiKeys
@@ -19,8 +18,16 @@ from tests.daemon.conftest import config_for
 from tests.daemon_fixtures import MakeDaemon, make_daemon, raw
 from tests.daemon_process import DaemonProcess
 from tests.http.clients import KEY, Running, http_client
+from tests.http_door import HTTP, http_door
 
 __all__ = ["make_daemon", "raw", "service"]
+
+
+@pytest.fixture(autouse=True)
+def _quiet_logs() -> Iterator[None]:
+    """Tracebacks that a test provokes are not shown."""
+    with capture_logs():
+        yield
 
 
 @pytest.fixture
@@ -61,24 +68,13 @@ async def client(running: Running) -> AsyncIterator[httpx.AsyncClient]:
 @pytest.fixture
 def http_daemon(make_daemon: MakeDaemon, tiny_image: str) -> DaemonProcess:
     """A real daemon over the real engine that serves HTTP and runs."""
-    daemon = make_daemon(config_for(tiny_image, '[http]\nenabled = true\nlisten = "tcp:127.0.0.1:0"\n'))
+    daemon = make_daemon(config_for(tiny_image, HTTP))
     daemon.start()
     return daemon
-
-
-def http_address(daemon: DaemonProcess) -> ControlAddress:
-    """Where the daemon serves HTTP, from its log."""
-    ready = [json.loads(line) for line in daemon.log.read_text().splitlines() if '"daemon.ready"' in line]
-    return parse_address(ready[-1]["listen"][-1])
-
-
-def api_key(daemon: DaemonProcess) -> str:
-    """The key that the daemon made."""
-    return (Path(daemon.state_dir) / "api-keys").read_text().strip()
 
 
 @pytest.fixture
 async def daemon_client(http_daemon: DaemonProcess) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the real daemon."""
-    async with http_client(http_address(http_daemon), api_key(http_daemon)) as client:
+    async with http_client(*http_door(http_daemon)) as client:
         yield client
