@@ -7,11 +7,12 @@ They say how JSON looks. What a value may be beyond its type is decided where th
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from supervisor.control.messages import MAX_LABEL_NAME, MAX_LABEL_VALUE, MAX_LABELS
 from supervisor.conversation.lifecycle import Status
 from supervisor.conversation.record import ExecutionStatus
+from supervisor.http.spec_schema import SPEC_SCHEMA
 
 ID_PATTERN: Final = "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 LABEL_PATTERN: Final = r"^[^\x00]*$"
@@ -121,7 +122,7 @@ class StartBody(Model):
     """
 
     agent: ShortText | None = Field(default=None, description="The agent driver: `v1`, `none`, ...")
-    spec: JsonMapping | None = Field(default=None, description="Keys of the config's `[sandbox]`.")
+    spec: Annotated[JsonMapping | None, WithJsonSchema(SPEC_SCHEMA)] = None
     request: JsonMapping | None = Field(
         default=None, repr=False, description="The body of the agent server's start call."
     )

@@ -8,7 +8,7 @@ from typing import Final
 from tests.daemon_process import DaemonProcess
 from tests.http_door import http_door
 
-EXAMPLES: Final = 10
+EXAMPLES: Final = 3
 WITHIN: Final = 240.0
 
 
