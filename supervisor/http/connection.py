@@ -127,8 +127,8 @@ async def _send(send: ASGISendCallable, event: ASGISendEvent) -> None:
 
 
 async def _read_away(receive: ASGIReceiveCallable) -> None:
-    while True:
-        await receive()
+    while not (await receive())["type"].endswith("disconnect"):
+        pass
 
 
 class HttpConnection:

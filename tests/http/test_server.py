@@ -1,5 +1,6 @@
 """The server: who comes and goes, and how it ends."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import httpx2 as httpx
@@ -111,6 +112,19 @@ async def test_many_requests_go_over_one_connection(running: Running) -> None:
     """Also when they are all sent at once."""
     answer = await talk(running, get(running) * 5)
     assert answer.count(b"HTTP/1.1 200 ") == 5
+
+
+async def test_client_that_floods_a_socket_that_ends_is_let_go(running: Running) -> None:
+    """What it still sends is read away, so that neither it nor the server waits for the other."""
+    with trio.fail_after(PATIENCE):
+        async with await dial(running.address) as stream:
+            await stream.send_all(UPGRADE % (host(running), b""))
+            await stream.receive_some()
+            running.service.overflow()
+            with suppress(trio.BrokenResourceError):
+                for _ in range(2000):
+                    await stream.send_all(b"\x81\x85\0\0\0\0hello" * 50)
+    await eventually(lambda: running.server.connections == 0)
 
 
 async def test_client_that_says_nothing_is_let_go(running: Running) -> None:
