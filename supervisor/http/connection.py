@@ -97,7 +97,7 @@ class _Tasks(TaskGroup):
         scope: HypercornScope,
         send: _SendOrEnd,
     ) -> Callable[[ASGIReceiveEvent], Awaitable[None]]:
-        """Run the application; what still comes for it once it has ended is read away, or the reader would wait."""
+        """Run the application; what a WebSocket still says once it has ended is read away, or the reader would wait."""
 
         async def ending(
             scope: HypercornScope,
@@ -109,7 +109,8 @@ class _Tasks(TaskGroup):
             try:
                 await app(scope, receive, partial(_send, send), sync_spawn, call_soon)
             finally:
-                self.spawn(_read_away, receive)
+                if scope["type"] == "websocket":
+                    self.spawn(_read_away, receive)
 
         return await super().spawn_app(ending, config, scope, send)
 
@@ -127,8 +128,8 @@ async def _send(send: ASGISendCallable, event: ASGISendEvent) -> None:
 
 
 async def _read_away(receive: ASGIReceiveCallable) -> None:
-    while not (await receive())["type"].endswith("disconnect"):
-        pass
+    while True:
+        await receive()
 
 
 class HttpConnection:
