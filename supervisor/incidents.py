@@ -1,8 +1,65 @@
-"""Incident ids: what ties an `internal` error that a client sees to the traceback in the log."""
+"""Incidents: bugs of ours that somebody has met. An id ties what a client sees to the traceback in the log."""
 
 import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Final, TypeAlias
+
+import attrs
+import structlog
+
+from supervisor.conversation.errors import InternalError
+from supervisor.conversation.ids import ConversationId
+
+_log: Final = structlog.stdlib.get_logger("supervisor.incidents")
 
 
-def new_incident() -> str:
-    """A short random id, 12 hex digits."""
-    return secrets.token_hex(6)
+@attrs.frozen
+class Incident:
+    """A bug that was met in `where`: a method's name, or one of few names for other places. Never an id."""
+
+    id: str
+    where: str
+    conversation: ConversationId | None = None
+
+
+IncidentListener: TypeAlias = Callable[[Incident], None]
+"""Hears of each incident in the task that met it; must neither block nor raise."""
+
+
+def _nobody(_: Incident) -> None:
+    """Who listens where nobody does."""
+
+
+_listener: ContextVar[IncidentListener] = ContextVar("incident_listener", default=_nobody)
+
+
+@contextmanager
+def heard_by(listener: IncidentListener) -> Iterator[None]:
+    """Let somebody hear of the incidents of this task, and of all tasks that it starts meanwhile."""
+    before = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(before)
+
+
+def report_incident(
+    event: str,
+    where: str,
+    *,
+    conversation: ConversationId | None = None,
+    error: BaseException | None = None,
+    **fields: object,
+) -> InternalError:
+    """Log `error` (None: the exception that is being handled) and tell who listens.
+
+    What comes back is for the client: it names the incident's place in the log, and nothing else of it.
+    """
+    incident = Incident(secrets.token_hex(6), where, conversation)
+    _log.error(event, incident=incident.id, where=where, exc_info=error or True, **fields)
+    _listener.get()(incident)
+    return InternalError(
+        f"something went wrong inside conversationd; its log has it as incident {incident.id}", incident.id
+    )

@@ -23,6 +23,7 @@ from supervisor.conversation.lifecycle import Status
 from supervisor.conversation.record import ConversationRecord
 from supervisor.conversation.restart import RestartPolicy
 from supervisor.conversation.spec import Allowance, PullPolicy, SandboxSpec
+from supervisor.incidents import Incident, heard_by
 from supervisor.journal.store import Store
 from tests.fakes.agent import FakeAgent
 from tests.fakes.engine import FakeEngine
@@ -70,6 +71,7 @@ class World:
     engine: FakeEngine
     agent: FakeAgent
     supervision: Supervision
+    incidents: list[Incident]
 
     @property
     def supervisor(self) -> Supervisor:
@@ -145,9 +147,11 @@ async def open_world(
         retention=retention,
         offload=inline,
     )
+    incidents: list[Incident] = []
     try:
-        async with supervise(parts) as supervision:
-            yield World(engine, agent, supervision)
+        with heard_by(incidents.append):
+            async with supervise(parts) as supervision:
+                yield World(engine, agent, supervision, incidents)
     finally:
         store.close()
 

@@ -14,10 +14,9 @@ from supervisor.actors.effects import fail
 from supervisor.actors.keeper import RecordKeeper
 from supervisor.actors.mailbox import Answer, CommandMessage, Mailbox, Reply
 from supervisor.conversation.errors import InternalError, ShuttingDown
-from supervisor.conversation.events import Alert
 from supervisor.conversation.lifecycle import Status
 from supervisor.conversation.record import ConversationRecord, FailureCode
-from supervisor.incidents import new_incident
+from supervisor.incidents import report_incident
 from supervisor.journal.changes import JournalError
 
 _BACKOFF_FIRST: Final = 0.1
@@ -102,9 +101,10 @@ class ConversationHandle:
         self.adopted.set()
 
     async def _replace(self, crash: ExceptionGroup[Exception], lived: float) -> None:
-        incident = new_incident()
-        self._keeper.log.error("actor.crashed", incident=incident, exc_info=crash)
-        error = InternalError(f"the conversation's actor failed and was replaced; incident {incident}", incident)
+        record = self.record
+        error = report_incident(
+            "actor.crashed", "actor", conversation=record.id, error=crash, incarnation=record.incarnation
+        )
         self._actor.fail_current(error)
         self.adopted.set()  # as well as it could be: nobody else's start may wait for it
         self._crashes = 1 if lived > _HEALTHY_AFTER else self._crashes + 1
@@ -117,17 +117,16 @@ class ConversationHandle:
         self._actor.look()
 
     async def _count(self, crash: ExceptionGroup[Exception], error: InternalError) -> None:
-        """Reload the record, tell of the crash, and give the conversation up if it crashes every actor."""
+        """Reload the record, and give the conversation up if it crashes every actor."""
         await trio.lowlevel.checkpoint()
         try:
             await self._keeper.reload()
-            await self._keeper.note(Alert(error.message, error.incident))
             if crash.split(JournalError)[1] is None:
                 self._crashes = 0  # a journal that cannot be written is nobody's bug: it is waited for
             elif self._crashes > _CRASHES_TOLERATED and self.record.status in _CAN_FAIL:
                 await fail(self._keeper, FailureCode.INTERNAL, error)
         except JournalError as failure:
-            self._keeper.log.warning("actor.crash_not_recorded", error=str(failure))
+            self._keeper.log.warning("actor.crash_not_counted", error=str(failure))
 
 
 _CAN_FAIL: Final = (Status.STARTING, Status.RUNNING, Status.PAUSED)

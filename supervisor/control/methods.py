@@ -1,24 +1,21 @@
 """The table of methods: how each is answered by the `ConversationService`, or by the caller's own session."""
 
-import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, Protocol, TypeAlias, TypeVar
 
 import attrs
-import structlog
 import trio
 
 from supervisor.control import messages, views, wire
 from supervisor.control.messages import InvalidParams, structure_params
 from supervisor.control.service import ConversationService, StartRequest
 from supervisor.control.wire import Failure, Request, RpcCode
-from supervisor.conversation.errors import ConversationdError, InternalError
+from supervisor.conversation.errors import ConversationdError
 from supervisor.conversation.json import JsonObject
 from supervisor.conversation.spec import SpecOverrides
+from supervisor.incidents import report_incident
 
 EMPTY: Final = "{}"
-_INCIDENT_DIGITS: Final = 12
-_log: Final = structlog.stdlib.get_logger("supervisor.control")
 
 SpecParser: TypeAlias = Callable[[JsonObject], SpecOverrides]
 """Reads a caller's `spec`; raises `InvalidParams` with paths like `spec.memory`."""
@@ -99,7 +96,7 @@ class Methods:
         except ConversationdError as error:
             failure = views.failure_of(error)
         except Exception:  # noqa: BLE001 - the boundary: any bug behind it is this one request's
-            failure = views.failure_of(report_incident("control.request_failed", method=request.method))
+            failure = views.failure_of(report_incident("control.request_failed", request.method))
         else:
             return Answer(wire.encode_result(request.id, reply.result) if request.wants_answer else None, reply.then)
         await trio.lowlevel.checkpoint()
@@ -177,13 +174,6 @@ def start_request(params: messages.Start, parse_spec: SpecParser) -> StartReques
 def refuse(request: Request, failure: Failure) -> Answer:
     """Answer a request with an error, or not at all if it wants no answer."""
     return Answer(wire.encode_failure(request.id, failure) if request.wants_answer else None)
-
-
-def report_incident(event: str, **fields: str) -> InternalError:
-    """Log the exception that is being handled; what comes back names its place in the log, and nothing else of it."""
-    incident = uuid.uuid4().hex[:_INCIDENT_DIGITS]
-    _log.exception(event, incident=incident, **fields)
-    return InternalError(f"something went wrong inside conversationd; its log has it as incident {incident}", incident)
 
 
 def _plain(kind: type[_Params], handle: Callable[[_Params], Awaitable[str]]) -> _Method:

@@ -13,10 +13,11 @@ import trio
 from outcome import Error, Outcome, Value
 
 from supervisor.control import messages, views
-from supervisor.control.methods import EMPTY, Reply, report_incident
+from supervisor.control.methods import EMPTY, Reply
 from supervisor.control.outbox import Closing, Outbox
 from supervisor.control.service import ConversationService, SlowSubscriber, Subscription
 from supervisor.conversation.errors import Busy, ConversationdError, NotFound
+from supervisor.incidents import report_incident
 
 GOING_AWAY: Final = Closing(1001, "daemon going away")
 FAILED: Final = Closing(1011, "the events failed: resume with since")
@@ -138,7 +139,7 @@ class Subscriptions:
             active.opened.set(Error(NotFound(f"the subscription {active.id!r} was ended before it began")))
         except Exception as error:  # noqa: BLE001 - the boundary: whoever asked gets it, or the log
             if not active.opened.set(Error(error)):
-                report_incident("control.subscription_failed", subscription=active.id)
+                report_incident("control.subscription_failed", "subscription", subscription=active.id)
         finally:
             del self._active[active.id]
             active.ended.set()
@@ -155,7 +156,7 @@ class Subscriptions:
             _log.warning("control.consumer_too_slow", subscription=active.id)
             closing = TOO_SLOW
         except Exception:  # noqa: BLE001 - the boundary: a bug in the events is this connection's only
-            report_incident("control.events_failed", subscription=active.id)
+            report_incident("control.events_failed", "events.subscribe", subscription=active.id)
             closing = FAILED
         await trio.lowlevel.checkpoint()
         # The service ends a subscription only with the daemon: whatever else ended it, the caller has to come back.
@@ -169,7 +170,7 @@ class Subscriptions:
         except ConversationdError as error:
             return error
         except Exception:  # noqa: BLE001 - the boundary: a bug in the lines is this subscription's only
-            return report_incident("control.log_lines_failed", subscription=active.id)
+            return report_incident("control.log_lines_failed", "conversation.logs", subscription=active.id)
         return None
 
     def _end(self, closing: Closing) -> None:

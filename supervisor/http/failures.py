@@ -23,7 +23,7 @@ from supervisor.control.wire import encode_json
 from supervisor.conversation.errors import CapacityExceeded, ConversationdError, ErrorCode, InternalError
 from supervisor.conversation.json import JsonValue
 from supervisor.http.connection import ClientGone
-from supervisor.incidents import new_incident
+from supervisor.incidents import report_incident
 
 STATUS_OF: Final[Mapping[ErrorCode, HTTPStatus]] = {
     ErrorCode.UNAUTHORIZED: HTTPStatus.UNAUTHORIZED,
@@ -93,15 +93,13 @@ def answer_to(error: Exception) -> Answer:
 
 
 def _internal(error: Exception) -> Answer:
-    """The one way to a 500: whoever is to hear of those is told here."""
+    """The one way to a 500: the log has it as an incident, and whoever hears of incidents does."""
     if isinstance(error, InternalError):
-        return Answer(HTTPStatus.INTERNAL_SERVER_ERROR, _told(error))  # logged where it happened
-    incident = new_incident()
-    _log.error("http.request_failed", incident=incident, exc_info=error)
-    if not isinstance(error, ConversationdError):
-        message = f"something went wrong inside conversationd; its log has it as incident {incident}"
-        error = InternalError(message, incident)
-    return Answer(HTTPStatus.INTERNAL_SERVER_ERROR, {**_told(error), "incident": incident})
+        return Answer(HTTPStatus.INTERNAL_SERVER_ERROR, _told(error))  # reported where it happened
+    if isinstance(error, ConversationdError):
+        incident = report_incident("http.request_failed", f"http: {error.code}", error=error).incident
+        return Answer(HTTPStatus.INTERNAL_SERVER_ERROR, {**_told(error), "incident": incident})
+    return _internal(report_incident("http.request_failed", "http", error=error))
 
 
 def _told(error: ConversationdError) -> Mapping[str, JsonValue]:

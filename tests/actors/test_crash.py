@@ -13,6 +13,7 @@ from supervisor.conversation.errors import ConversationdError, InternalError
 from supervisor.conversation.ids import ConversationId
 from supervisor.conversation.lifecycle import Command, Status
 from supervisor.conversation.record import ExecutionStatus, FailureCode, Intent
+from supervisor.incidents import Incident
 from supervisor.journal.changes import Update
 from supervisor.sandbox.port import SandboxState
 from tests.actors.test_ending import fail_start
@@ -63,7 +64,7 @@ class Crash:
 async def test_command_of_an_actor_that_raises_is_answered(
     tmp_path: Path, autojump_clock: MockClock, case: Crash
 ) -> None:
-    """The caller gets `internal` with an incident, an event tells of it, the conversation ends where it should."""
+    """The caller gets `internal` with an incident, who listens hears of it, the conversation ends where it should."""
     async with open_world(tmp_path) as world:
         await world.start(C2)
         await reach(world, case.status)
@@ -76,11 +77,9 @@ async def test_command_of_an_actor_that_raises_is_answered(
         assert record.status is case.after
         if case.command is not Command.RESTART:
             assert record.incarnation == incarnation
-        (alert,) = await world.told("alert")
-        assert alert["incident"] == caught.value.incident
+        assert world.incidents == [Incident(caught.value.incident, "actor", C1)]
         assert "a bug of ours" not in str(caught.value)
         assert world.record(C2).status is Status.RUNNING
-        assert await world.told("alert", C2) == []
         assert world.engine.most_at_once[C1] == 1
 
 
@@ -113,7 +112,7 @@ async def test_actor_that_raises_on_its_own_is_replaced(
         world.engine.tell(C1)
         await trio.sleep(30)
         assert (world.record().status, name_of(world)) == (Status.RUNNING, name)
-        assert len(await world.told("alert")) == 1
+        assert len(world.incidents) == 1
         world.agent.does(C1, ExecutionStatus.FINISHED)
         await world.until(lambda record: record.execution_status is ExecutionStatus.FINISHED)
 
@@ -125,7 +124,7 @@ async def test_actor_that_raises_while_it_follows_is_replaced(tmp_path: Path, au
         await world.start()
         await trio.sleep(5)
         assert (world.record().status, world.record().incarnation) == (Status.RUNNING, 1)
-        assert len(await world.told("alert")) == 1
+        assert len(world.incidents) == 1
 
 
 async def test_messages_outlive_the_actor(tmp_path: Path, autojump_clock: MockClock) -> None:
@@ -154,7 +153,7 @@ async def test_actors_that_always_raise_end_in_error(tmp_path: Path, autojump_cl
         await world.until_status(Status.ERROR)
         assert world.record().error is not None
         assert world.record().error.code is FailureCode.INTERNAL  # type: ignore[union-attr]  # just seen
-        assert len(await world.told("alert")) == 6
+        assert len(world.incidents) == 6
         assert sorted(world.engine.sandboxes) == names
         assert world.record(C2).status is Status.RUNNING
         assert (await world.supervisor.restart(C1, None, force=False)).status is Status.RUNNING
@@ -169,7 +168,7 @@ async def test_actors_that_raise_now_and_then_go_on(tmp_path: Path, autojump_clo
             break_next(world, "engine", "inspect")
             world.engine.tell(C1)
         await trio.sleep(10)
-        assert len(await world.told("alert")) == 8
+        assert len(world.incidents) == 8
         assert world.record().status is Status.RUNNING
 
 

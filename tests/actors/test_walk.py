@@ -161,7 +161,7 @@ async def assert_sound(walk: Walk, world: World) -> None:
             assert box is not None
             assert box.state in WANTED[record.status]
     assert boxes == {}
-    assert not [event for event in events if event.kind == "alert"]
+    assert world.incidents == []
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))

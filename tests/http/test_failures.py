@@ -29,7 +29,8 @@ from supervisor.conversation.errors import (
     Unauthorized,
 )
 from supervisor.conversation.lifecycle import Command, Status
-from supervisor.http.failures import STATUS_OF, Containment
+from supervisor.http.failures import STATUS_OF, Containment, answer_to
+from supervisor.incidents import Incident, heard_by
 from tests.http.clients import Running, error_of
 
 Row: TypeAlias = tuple[ConversationdError, int, str, dict[str, Any]]
@@ -93,6 +94,16 @@ async def test_bug_is_told_by_its_incident_and_logged_with_its_traceback(
     (line,) = [line for line in logs if line["event"] == "http.request_failed"]
     assert line["incident"] == told["incident"]
     assert str(line["exc_info"]) == "the-secret-reason"
+
+
+def test_what_ends_as_500_is_an_incident_once() -> None:
+    """The alerts hear of it, by its code; of what was reported where it happened they have heard already."""
+    heard: list[Incident] = []
+    errors = (SandboxFailed("m", 137, True, ()), RuntimeError("m"), InternalError("m", "abc123"), NotFound("m"))
+    with heard_by(heard.append), capture_logs():
+        told = [answer_to(error).error for error in errors]
+    assert [incident.where for incident in heard] == ["http: sandbox_failed", "http"]
+    assert [error.get("incident") for error in told] == [heard[0].id, heard[1].id, "abc123", None]
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,7 @@ def wrong_at_the_end(ending: Ending) -> list[str]:
         _check_transitions,
         _check_subscriber,
         _check_answers,
+        _check_incidents,
         _check_forced_stops,
         _check_restarts,
         _check_agents,
@@ -138,8 +139,6 @@ def _check_transitions(ending: Ending) -> Iterator[str]:
             at[conversation] = after
         elif event.kind == "deleted":
             at[conversation] = None
-        elif event.kind == "alert" and not ending.disk_was_full:
-            yield f"an alert: {event.data}"
     for record in ending.records:
         if at.get(record.id) is not record.status:
             yield f"{record.id} is {record.status}, and by its events {at.get(record.id)}"
@@ -163,6 +162,11 @@ def _check_answers(ending: Ending) -> Iterator[str]:
             yield f"{asked.step} of {asked.at:.3f} was answered at {asked.answered:.3f}, and not by {asked.by:.3f}"
         elif isinstance(asked.error, InternalError | JournalError) and not ending.disk_was_full:
             yield f"a bug was answered: {asked.error}"
+
+
+def _check_incidents(ending: Ending) -> Iterator[str]:
+    if not ending.disk_was_full:
+        yield from (f"a bug was met: {incident}" for incident in ending.host.incidents)
 
 
 def _check_forced_stops(ending: Ending) -> Iterator[str]:

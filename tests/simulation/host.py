@@ -18,6 +18,7 @@ from supervisor.actors.settings import ActorSettings, Health, Timeouts
 from supervisor.actors.supervision import Parts, Supervision, supervise
 from supervisor.conversation.restart import RestartPolicy
 from supervisor.conversation.spec import Allowance
+from supervisor.incidents import Incident, heard_by
 from supervisor.journal.changes import AlreadyExists, Change, Create, Update
 from supervisor.journal.store import Store, Written
 from supervisor.sandbox.docker import DockerProvider, Lanes, containers, events, limits
@@ -114,6 +115,7 @@ class Host:
         self.committed_times: set[tuple[str, datetime]] = set()
         self.known_ids: set[str | None] = set()
         self.last_seq = 0
+        self.incidents: list[Incident] = []
         self.on_change: Callable[[Change], None] = lambda change: None
         self.reader: Callable[[Life], Awaitable[None]] = _nobody
 
@@ -178,7 +180,7 @@ class Life:
             offload=inline,
         )
         try:
-            with self.scope:
+            with self.scope, heard_by(self._hear):
                 async with supervise(parts) as self.supervision, trio.open_nursery() as self.connections:
                     self.host.life = self
                     self.connections.start_soon(self.host.reader, self)
@@ -189,6 +191,10 @@ class Life:
             # The disk takes nothing of what a dead daemon would write, and nobody is there to hear of that.
         finally:
             disk.close()
+
+    def _hear(self, incident: Incident) -> None:
+        if not self.dead:  # what fails in a dead daemon is no bug
+            self.host.incidents.append(incident)
 
     def die(self) -> None:
         """From now on nothing that this daemon does has an effect."""
