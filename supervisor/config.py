@@ -15,7 +15,9 @@ import tomli
 from cattrs import BaseValidationError, Converter
 
 from supervisor.actors.settings import ActorSettings, CapacityLimits, Health, Timeouts
+from supervisor.alerts.settings import AlertSettings, WebhookSettings
 from supervisor.control.address import ControlAddress, TcpAddress, UnixAddress, parse_address
+from supervisor.conversation.alerts import AlertKind
 from supervisor.conversation.parse import SPEC_READERS, cpu_limit, memory_limit, pids_limit, spec_converter
 from supervisor.conversation.restart import RestartPolicy
 from supervisor.conversation.spec import Allowance, PullPolicy, SandboxSpec, SpecOverrides
@@ -32,6 +34,7 @@ from supervisor.conversation.strict import (
     problems_of,
     register_table,
     shown,
+    size,
     text,
 )
 from supervisor.logs import LogFormat, LogLevel
@@ -137,6 +140,19 @@ class ArchiveConfig:
 
 
 @attrs.frozen
+class AlertsConfig:
+    """`[alerts]`. `webhook_secret_file` None is the file `webhook-secret` in the state directory."""
+
+    kinds: tuple[AlertKind, ...] = tuple(AlertKind)
+    log: bool = True
+    webhook_url: str | None = attrs.field(default=None, repr=False)
+    webhook_secret_file: Path | None = None
+    command: tuple[str, ...] | None = None
+    disk_free: int = 1024**3
+    allowance: float = 0.8
+
+
+@attrs.frozen
 class JournalConfig:
     """`[journal]`: how long events are kept, in seconds; 0 is for ever."""
 
@@ -166,6 +182,7 @@ class Config:
     health: Health = attrs.field(factory=Health)
     capacity: CapacityLimits = attrs.field(factory=CapacityLimits)
     archive: ArchiveConfig = attrs.field(factory=ArchiveConfig)
+    alerts: AlertsConfig = attrs.field(factory=AlertsConfig)
     journal: JournalConfig = attrs.field(factory=JournalConfig)
     log: LogConfig = attrs.field(factory=LogConfig)
 
@@ -178,6 +195,14 @@ class Config:
     def api_keys_path(self) -> Path:
         """Where the API keys of the HTTP routes are."""
         return self.http.api_keys_file or self.daemon.state_dir / "api-keys"
+
+    def alert_settings(self) -> AlertSettings:
+        """The part that a reload may change while alerts stand."""
+        table, webhook = self.alerts, None
+        if table.webhook_url is not None:
+            secret_file = table.webhook_secret_file or self.daemon.state_dir / "webhook-secret"
+            webhook = WebhookSettings(table.webhook_url, secret_file)
+        return AlertSettings(table.kinds, table.log, webhook, table.command, table.disk_free, table.allowance)
 
     def actor_settings(self) -> ActorSettings:
         """The part that a reload may change while conversations run."""
@@ -308,6 +333,21 @@ def _host(value: object) -> str:
     return host
 
 
+def _webhook_url(value: object) -> str | None:
+    """Its errors never show it: whoever knows the URL of a webhook may post to it."""
+    url = text(value)
+    if url and not re.fullmatch(r"https?://[^/\s@?#]+(/[^\s#]*)?", url):
+        raise NotAllowed('must be like "https://example.org/alerts", without a user, spaces or a "#"')
+    return url or None
+
+
+def _alert_command(value: object) -> tuple[str, ...] | None:
+    argv = listed(text)(value)
+    if argv:
+        absolute_path(argv[0])
+    return argv or None
+
+
 def _engine(value: object) -> str | None:
     address = text(value)
     if address and not re.fullmatch(r"(unix:///|tcp://|https?://)\S+", address):
@@ -381,6 +421,15 @@ def _config_converter() -> Converter:
     register_table(converter, Health, interval=duration(), timeout=duration(), failures=integer(1, 1000))
     register_table(converter, CapacityLimits, **_all_keys(CapacityLimits, integer(0, 1_000_000)))
     register_table(converter, ArchiveConfig, export_to=_optional_path)
+    register_table(
+        converter,
+        AlertsConfig,
+        webhook_url=_webhook_url,
+        webhook_secret_file=_optional_path,
+        command=_alert_command,
+        disk_free=size("0B"),
+        allowance=number(0.01, 1),
+    )
     register_table(converter, JournalConfig, retention=duration("0s"))
     register_table(converter, LogConfig)
     register_table(converter, Config)

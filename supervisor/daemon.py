@@ -24,6 +24,16 @@ from supervisor.actors.settings import ActorSettings
 from supervisor.actors.supervision import Parts, Supervision, supervise
 from supervisor.agent import NoAgent, open_v1_driver
 from supervisor.agent.port import AgentDriver
+from supervisor.alerts import (
+    AlertParts,
+    AlertSettings,
+    IncidentBox,
+    load_webhook_secret,
+    look_at_disks,
+    open_sinks,
+    run_alerts,
+)
+from supervisor.alerts.rules import DiskSpace
 from supervisor.config import Config, ConfigError, OnShutdown
 from supervisor.control.address import ControlAddress, TcpAddress
 from supervisor.control.listener import ControlOptions, ControlServer
@@ -35,6 +45,7 @@ from supervisor.conversation.lifecycle import Command, Status
 from supervisor.conversation.parse import InvalidSpec, parse_overrides
 from supervisor.conversation.spec import SpecOverrides
 from supervisor.http.keys import ApiKeys, load_api_keys
+from supervisor.incidents import heard_by
 from supervisor.journal.changes import JournalError, Note
 from supervisor.journal.state_dir import StateDirError, locked_state_dir
 from supervisor.journal.store import Store
@@ -53,6 +64,7 @@ _GARBAGE_AFTER: Final = (10_000, 5, 5)
 with a thousand connections, again and again while objects come that die by themselves."""
 
 _STATUS_EVERY: Final = 1.0
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _PROGRESS_WITHIN: Final = 10.0
 _COMMANDS_END_WITHIN: Final = 10.0
 """Seconds that commands under way have to end by themselves at the first signal; a second signal gives them none."""
@@ -64,6 +76,12 @@ class Settings:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.actors = config.actor_settings()
+        self.alerts = config.alert_settings()
+        self._started_with = config
+
+    def current_alerts(self) -> AlertSettings:
+        """What the alerts read whenever they judge or tell."""
+        return self.alerts
 
     def current(self) -> ActorSettings:
         """What every actor reads at each of its steps."""
@@ -75,6 +93,7 @@ class Settings:
         waiting = tuple(name for name in fixed if getattr(config, name) != getattr(self.config, name))
         self.config = config
         self.actors = config.actor_settings()
+        self.alerts = attrs.evolve(config, daemon=self._started_with.daemon).alert_settings()
         return waiting
 
 
@@ -91,7 +110,7 @@ async def serve(config: Config, read_config: Callable[[], Config], environ: Mapp
         StateDirError: the state directory cannot be used, or another daemon does.
         NewerSchemaError: its journal was written by a newer version.
         CannotListen: an address of the control channel cannot be had.
-        UnsafeToken: the token file, or the file of API keys, cannot be used.
+        UnsafeSecret: the file of the token, of the API keys, or of the webhook's secret, cannot be used.
     """
     os.umask(0o077)
     tune_interpreter()
@@ -102,6 +121,9 @@ async def serve(config: Config, read_config: Callable[[], Config], environ: Mapp
         closing(_open_store(state_dir / "journal.db")) as store,
     ):
         token, api_keys = _token(config), _api_keys(config)
+        if settings.alerts.webhook is not None:
+            load_webhook_secret(settings.alerts.webhook.secret_file)
+        incidents = IncidentBox()
         async with _providers(config, store.instance, environ) as providers, _drivers() as drivers:
             parts = Parts(
                 store=store,
@@ -113,8 +135,8 @@ async def serve(config: Config, read_config: Callable[[], Config], environ: Mapp
                 retention=config.journal.retention,
             )
             notifier.status("reconciling")
-            with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-                async with supervise(parts) as supervision:
+            with trio.open_signal_receiver(*_SIGNALS) as signals, heard_by(incidents.put):
+                async with supervise(parts) as supervision, _alerting(settings, supervision, incidents, parts):
                     daemon = _Daemon(settings, read_config, notifier, supervision, token, api_keys)
                     await daemon.run(signals, watchdog_interval(environ))
     _log.info("daemon.stopped")
@@ -238,6 +260,34 @@ class _Serving:
 
     addresses: Sequence[ControlAddress]
     begin_shutdown: Callable[[], None]
+
+
+@asynccontextmanager
+async def _alerting(
+    settings: Settings, supervision: Supervision, incidents: IncidentBox, parts: Parts
+) -> AsyncIterator[None]:
+    """Let alerts be raised and told as long as the context lasts; what is not told by then is told the next time."""
+    state_dir = settings.config.daemon.state_dir
+
+    async def look() -> Sequence[DiskSpace]:
+        engines = (engine.info for engine in supervision.engines.values())
+        roots = (Path(info.data_root) for info in engines if info is not None and info.data_root is not None)
+        return await trio.to_thread.run_sync(look_at_disks, (state_dir, *roots), abandon_on_cancel=True)
+
+    async with open_sinks(settings.current_alerts, parts.clock) as sinks, trio.open_nursery() as nursery:
+        alert_parts = AlertParts(
+            journal=supervision.journal,
+            subscribe=lambda since: supervision.supervisor.subscribe(since, None, snapshot=False),
+            clock=parts.clock,
+            random=parts.random,
+            settings=settings.current_alerts,
+            incidents=incidents,
+            look=look,
+            sinks=sinks,
+        )
+        nursery.start_soon(run_alerts, alert_parts)
+        yield
+        nursery.cancel_scope.cancel()
 
 
 _COUNTED: Final = (Status.RUNNING, Status.STARTING, Status.PAUSED, Status.ERROR)

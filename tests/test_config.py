@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from supervisor.actors.settings import ActorSettings
+from supervisor.alerts import AlertSettings, WebhookSettings
 from supervisor.config import (
     ENVIRONMENT_VARIABLE,
     Config,
@@ -20,6 +21,7 @@ from supervisor.config import (
     parse_config,
 )
 from supervisor.control.address import TcpAddress, UnixAddress
+from supervisor.conversation.alerts import AlertKind
 from supervisor.conversation.restart import RestartMode
 from supervisor.conversation.spec import Allowance, Mount, PullPolicy, SpecOverrides
 from supervisor.logs import LogFormat, LogLevel
@@ -159,6 +161,14 @@ def test_parse_config_reads_every_kind_of_value() -> None:
         jitter = 0
         [archive]
         export_to = "/srv/archive"
+        [alerts]
+        kinds = ["error", "disk"]
+        log = false
+        webhook_url = "https://example.org/alerts?x=y"
+        webhook_secret_file = "/etc/secret"
+        command = ["/usr/bin/logger", "-s"]
+        disk_free = "5GB"
+        allowance = 1
         [journal]
         retention = "0s"
         [log]
@@ -183,6 +193,14 @@ def test_parse_config_reads_every_kind_of_value() -> None:
     assert config.sandbox.allow == Allowance(images=("busybox*",), memory=1024**3)
     assert (config.timeouts.start, config.timeouts.grace, config.timeouts.stop) == (90.0, 0.0, 60.0)
     assert (config.restart.mode, config.restart.jitter) == (RestartMode.NEVER, 0.0)
+    assert config.alert_settings() == AlertSettings(
+        kinds=(AlertKind.ERROR, AlertKind.DISK),
+        log=False,
+        webhook=WebhookSettings("https://example.org/alerts?x=y", Path("/etc/secret")),
+        command=("/usr/bin/logger", "-s"),
+        disk_free=5 * 1000**3,
+        allowance=1.0,
+    )
     assert (config.archive.export_to, config.journal.retention) == (Path("/srv/archive"), 0.0)
     assert (config.log.level, config.log.format) == (LogLevel.DEBUG, LogFormat.JSON)
 
@@ -200,6 +218,21 @@ def test_token_path_is_in_the_state_directory_unless_named() -> None:
     """The token has a place of its own by default."""
     assert parse_config(b'[daemon]\nstate_dir = "/srv/c"', FILE).token_path == Path("/srv/c/token")
     assert parse_config(b'[control]\ntoken_file = "/srv/t"', FILE).token_path == Path("/srv/t")
+
+
+def test_alert_settings_have_a_sink_for_what_is_named() -> None:
+    """By default the log alone; the webhook's secret has a place of its own unless it is named."""
+    config = parse_config(b'[alerts]\nwebhook_url = ""\nwebhook_secret_file = ""\ncommand = []', FILE)
+    assert config.alert_settings() == Config().alert_settings() == AlertSettings()
+    config = parse_config(b'[daemon]\nstate_dir = "/srv/c"\n[alerts]\nwebhook_url = "http://x"', FILE)
+    assert config.alert_settings().webhook == WebhookSettings("http://x", Path("/srv/c/webhook-secret"))
+
+
+def test_webhook_url_is_shown_nowhere() -> None:
+    """Whoever knows it may post to it: it is in no error and in no picture of the config."""
+    (error,) = _errors('[alerts]\nwebhook_url = "https://user:hunter2@example.org/hunter2"')
+    assert "hunter2" not in error
+    assert "hunter2" not in repr(parse_config(b'[alerts]\nwebhook_url = "https://example.org/hunter2"', FILE))
 
 
 def test_actor_settings_carry_what_actors_need() -> None:
@@ -274,6 +307,14 @@ def test_all_errors_of_a_file_are_told_at_once_and_ready_for_a_terminal() -> Non
         ("[control]\nlisten = ['unix:/a', 'unix:/a']", "control.listen: must name at least one listener, and none"),
         ("[control]\nallowed_origins = ['*']", "control.allowed_origins[0]: '*' is no origin; write"),
         ("[control]\nallowed_origins = ['http://a/']", "control.allowed_origins[0]: 'http://a/' is no origin; write"),
+        ("[alerts]\nwebhook_url = 'ftp://x'", 'alerts.webhook_url: must be like "https://example.org/alerts"'),
+        ("[alerts]\nwebhook_url = 'http://a b'", "alerts.webhook_url: must be like"),
+        ("[alerts]\nwebhook_url = 'http://'", "alerts.webhook_url: must be like"),
+        ("[alerts]\nkinds = ['fire']", "alerts.kinds[0]: must be one of 'error', 'allowance', 'oom', 'engine', "),
+        ("[alerts]\ncommand = ['mail']", "alerts.command: must be an absolute path like"),
+        ("[alerts]\ncommand = 'mail'", "alerts.command: must be a list, not 'mail'"),
+        ("[alerts]\nallowance = 0", "alerts.allowance: must be a number from 0.01 to 1, not 0"),
+        ("[alerts]\ndisk_free = '10%'", "alerts.disk_free: '10%' is no size; write it like"),
         ("[control]\ntoken_file = 'token'", "control.token_file: must be an absolute path like"),
         ("[docker]\nhost = '/var/run/docker.sock'", "docker.host: '/var/run/docker.sock' is no engine; write it"),
         ("[log]\nlevel = 'loud'", "log.level: must be one of 'debug', 'info', 'warning', 'error', not 'loud'"),

@@ -3,19 +3,25 @@
 import trio
 from structlog.testing import capture_logs
 
+from supervisor.conversation.errors import InternalError
 from supervisor.conversation.ids import ConversationId
 from supervisor.incidents import Incident, heard_by, report_incident
 
 C1 = ConversationId("c1")
 
 
+def meet_a_bug() -> InternalError:
+    """A bug at a boundary."""
+    try:
+        return report_incident("nothing.failed", str(1 // 0))
+    except ZeroDivisionError:
+        return report_incident("something.failed", "a.method", conversation=C1, detail=7)
+
+
 def test_incident_is_logged_with_its_traceback_and_told_without() -> None:
     """The client's error has the number that the log has, and nothing of the cause."""
     with capture_logs() as logged:
-        try:
-            _ = 1 // 0
-        except ZeroDivisionError:
-            error = report_incident("something.failed", "a.method", conversation=C1, detail=7)
+        error = meet_a_bug()
     assert error.incident in error.message
     assert "division" not in error.message
     (line,) = logged

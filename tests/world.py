@@ -23,7 +23,7 @@ from supervisor.conversation.lifecycle import Status
 from supervisor.conversation.record import ConversationRecord
 from supervisor.conversation.restart import RestartPolicy
 from supervisor.conversation.spec import Allowance, PullPolicy, SandboxSpec
-from supervisor.incidents import Incident, heard_by
+from supervisor.incidents import Incident, IncidentListener, heard_by
 from supervisor.journal.store import Store
 from tests.fakes.agent import FakeAgent
 from tests.fakes.engine import FakeEngine
@@ -128,6 +128,7 @@ async def open_world(
     make_store: Callable[[Path], Store] = Store,
     retention: float = 0.0,
     other_engine: FakeEngine | None = None,
+    listener: IncidentListener | None = None,
 ) -> AsyncIterator[World]:
     """Bring up a supervision in a state directory; leaving the context is like kill -9 of the daemon, but polite.
 
@@ -149,7 +150,7 @@ async def open_world(
     )
     incidents: list[Incident] = []
     try:
-        with heard_by(incidents.append):
+        with heard_by(listener or incidents.append):
             async with supervise(parts) as supervision:
                 yield World(engine, agent, supervision, incidents)
     finally:

@@ -32,7 +32,7 @@ from supervisor.conversation.record import (
     Phase,
     SandboxRef,
 )
-from supervisor.conversation.restart import Cause, GiveUp, Restart, decide_restart
+from supervisor.conversation.restart import Cause, GiveUp, Restart, RestartPolicy, decide_restart
 from supervisor.conversation.secrets import redact, secrets_in
 from supervisor.sandbox.port import PullProgress, SandboxState, SandboxView
 
@@ -293,7 +293,7 @@ class Boot:
         if isinstance(decision, GiveUp):
             await self._give_up(died, decision.reason)
         await self._end_attempt()
-        await self._keeper.save(scheduled(record, decision), told(record, died, decision))
+        await self._keeper.save(scheduled(record, decision), told(record, died, decision, settings.restart))
 
     async def _give_up(self, died: Died, reason: str) -> NoReturn:
         tail = await log_tail(self._provider.logs, self._keeper.record)
@@ -364,7 +364,7 @@ def scheduled(record: ConversationRecord, restart: Restart) -> ConversationRecor
     )
 
 
-def told(record: ConversationRecord, died: Died, restart: Restart) -> RestartScheduled:
+def told(record: ConversationRecord, died: Died, restart: Restart, policy: RestartPolicy) -> RestartScheduled:
     """The event that goes with `scheduled`."""
     return RestartScheduled(
         cause=died.cause,
@@ -374,6 +374,10 @@ def told(record: ConversationRecord, died: Died, restart: Restart) -> RestartSch
         restarts=record.restarts + 1,
         exit_code=died.exit_code,
         oom_killed=died.oom_killed,
+        incarnation=record.incarnation,
+        spent=len(restart.history),
+        allowed=policy.max_restarts,
+        window=policy.window,
     )
 
 

@@ -197,7 +197,9 @@ async def fail(
     record = keeper.record
     intent = Intent.CREATE if left_over else None
     failed = attrs.evolve(record, status=Status.ERROR, error=failure, phase=None, intent=intent, next_restart_at=None)
-    change = StatusChanged(record.status, Status.ERROR, code, told.exit_code, told.oom_killed, error.message)
+    change = StatusChanged(
+        record.status, Status.ERROR, code, told.exit_code, told.oom_killed, error.message, record.incarnation
+    )
     await keeper.move(failed, change, *events)
 
 

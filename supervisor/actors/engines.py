@@ -131,7 +131,12 @@ class EngineSight:
         else:
             what, message = "engine_lost", f"{self._provider.name}: {self._reason}"
         _log.info("engine.sight", provider=self._provider.name, what=what, reason=self._reason)
-        await self._journal.commit(Note(None, self._clock.now(), (DaemonChanged(what, message),)))
+        changed = DaemonChanged(what, message, self._provider.name)
+        try:
+            await self._journal.commit(Note(None, self._clock.now(), (changed,)))
+        except JournalError:
+            self._told = False  # it is told at the next look
+            raise
 
     async def _ask_who(self) -> None:
         with trio.move_on_after(_INFO_WITHIN):

@@ -152,7 +152,7 @@ class SandboxSight:
         await self._keeper.move(
             attrs.evolve(scheduled(record, decision), status=Status.STARTING),
             StatusChanged(record.status, Status.STARTING, died.cause, died.exit_code, died.oom_killed, died.message),
-            told(record, died, decision),
+            told(record, died, decision, settings.restart),
         )
         self._log_death(died)
         await self._occupation.end()

@@ -12,11 +12,11 @@ import trio
 from supervisor import __version__
 from supervisor.config import Config, ConfigError, load_config
 from supervisor.control.sockets import CannotListen
-from supervisor.control.token import UnsafeToken
 from supervisor.daemon import serve as serve_daemon
 from supervisor.journal.schema import NewerSchemaError
 from supervisor.journal.state_dir import StateDirError
 from supervisor.logs import configure_logging
+from supervisor.secret_file import UnsafeSecret
 
 
 class ExitCode(IntEnum):
@@ -72,7 +72,7 @@ def serve(outer_path: Path | None, path: Path | None) -> None:
         trio.run(serve_daemon, config, lambda: load_config(chosen, os.environ), os.environ)
     except* (StateDirError, NewerSchemaError) as group:
         code = _explain(group, ExitCode.CANNOT_CREATE)
-    except* (CannotListen, UnsafeToken) as group:
+    except* (CannotListen, UnsafeSecret) as group:
         code = _explain(group, ExitCode.UNAVAILABLE)
     sys.exit(code)
 

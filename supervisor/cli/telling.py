@@ -125,7 +125,10 @@ def _command(data: _Fields) -> Text:
 
 
 def _alert(data: _Fields) -> Text:
-    return Text(f"{data.text('message')} (incident {data.text('incident')})", "bold red")
+    is_over = data.text("state") == "over"
+    line = Text(f"{data.text('kind')} {data.text('state')}", "green" if is_over else "bold red")
+    line.append(data.reason("message"))
+    return line.append(f" ({data.text('cause')}, alert {data.text('id')})", "dim")
 
 
 def _deleted(_: _Fields) -> Text:

@@ -5,6 +5,7 @@ from typing import ClassVar, TypeAlias
 
 import attrs
 
+from supervisor.conversation.alerts import AlertKind, AlertState, Severity
 from supervisor.conversation.ids import ConversationId
 from supervisor.conversation.lifecycle import Command, Status
 from supervisor.conversation.record import ExecutionStatus, Observed, Phase
@@ -22,7 +23,7 @@ class Created:
 
 @attrs.frozen
 class StatusChanged:
-    """A legal transition was made."""
+    """A legal transition was made; a failure names the incarnation that it is of."""
 
     kind: ClassVar[str] = "status"
     before: Status | None
@@ -31,6 +32,7 @@ class StatusChanged:
     exit_code: int | None = None
     oom_killed: bool | None = None
     message: str | None = None
+    incarnation: int | None = None
 
 
 @attrs.frozen
@@ -63,7 +65,10 @@ class ExecutionChanged:
 
 @attrs.frozen
 class RestartScheduled:
-    """The supervisor will start the next incarnation at `at`; `delay` is seconds."""
+    """The supervisor will start the next incarnation at `at`; `delay` is seconds.
+
+    `incarnation` is the one that ended. With this restart `spent` of the `allowed` ones in `window` seconds are gone.
+    """
 
     kind: ClassVar[str] = "restart_scheduled"
     cause: Cause
@@ -73,6 +78,10 @@ class RestartScheduled:
     restarts: int
     exit_code: int | None = None
     oom_killed: bool | None = None
+    incarnation: int = 0
+    spent: int = 0
+    allowed: int = 0
+    window: float = 0.0
 
 
 @attrs.frozen
@@ -97,11 +106,19 @@ class CommandEnded:
 
 @attrs.frozen
 class Alert:
-    """Something that a person should look at; `incident` is in the log."""
+    """Something that a person should look at, or that this is over. `about` is the data's `kind`.
+
+    The same `cause` has the same `id` until it is over. `incident` is in the log.
+    """
 
     kind: ClassVar[str] = "alert"
+    id: str
+    about: AlertKind
+    severity: Severity
+    cause: str
     message: str
-    incident: str
+    state: AlertState
+    incident: str | None = None
 
 
 @attrs.frozen
@@ -113,11 +130,12 @@ class Deleted:
 
 @attrs.frozen
 class DaemonChanged:
-    """The daemon itself: started, stopping, engine lost, engine found, reloaded."""
+    """The daemon itself: started, stopping, engine lost, engine found, reloaded. `provider` is whose engine it is."""
 
     kind: ClassVar[str] = "daemon"
     what: str
     message: str
+    provider: str | None = None
 
 
 Event: TypeAlias = (

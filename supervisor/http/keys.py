@@ -1,15 +1,18 @@
 """The API keys: made at the first start, kept in a file that nobody else can read, compared in constant time."""
 
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import attrs
 
-from supervisor.control.token import Token, UnsafeToken, make_secret, read_secret
+from supervisor.control.token import Token
+from supervisor.secret_file import UnsafeSecret, load_secret_text
 
-_NAME: Final = "API keys file"
+_NAME: Final = "API keys"
 _SHORTEST: Final = 16
+_KEY_BYTES: Final = 32
 
 
 @attrs.frozen
@@ -27,19 +30,18 @@ def load_api_keys(path: Path) -> ApiKeys:
     """Read the keys, one a line (`#` begins a comment), or make one if the file does not exist.
 
     Raises:
-        UnsafeToken: the file is not a regular one, not ours, open to others, or holds no usable key; or it cannot be
+        UnsafeSecret: the file is not a regular one, not ours, open to others, or holds no usable key; or it cannot be
             made.
     """
-    try:
-        content = read_secret(path, _NAME)
-    except FileNotFoundError:
-        return ApiKeys((make_secret(path, _NAME),))
+    content = load_secret_text(path, _NAME, lambda: secrets.token_urlsafe(_KEY_BYTES))
     lines = [line.partition("#")[0].strip() for line in content.splitlines()]
     keys = [line for line in lines if line]
     if not keys:
-        raise UnsafeToken(f"the {_NAME} {path} holds no key: delete it, and the next start makes one")
+        raise UnsafeSecret(f"the {_NAME} file {path} holds no key: delete it, and the next start makes one")
     if not all(_is_usable(key) for key in keys):
-        raise UnsafeToken(f"the {_NAME} {path} holds a key that is not {_SHORTEST} or more printable ASCII characters")
+        raise UnsafeSecret(
+            f"the {_NAME} file {path} holds a key that is not {_SHORTEST} or more printable ASCII characters"
+        )
     return ApiKeys(tuple(Token(key) for key in keys))
 
 

@@ -1,11 +1,12 @@
 """What can be written to the journal: each change is all or nothing, events and record together."""
 
 from datetime import datetime
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import attrs
 
-from supervisor.conversation.events import Event
+from supervisor.conversation.alerts import AlertState, StandingAlert
+from supervisor.conversation.events import Alert, Event
 from supervisor.conversation.ids import ConversationId
 from supervisor.conversation.record import ConversationRecord
 
@@ -65,7 +66,48 @@ class Note:
     events: tuple[Event, ...]
 
 
-Change: TypeAlias = Create | Update | Delete | Note
+@attrs.frozen
+class Notice:
+    """What one sink has to be told of an alert: `body` is the text that it gets, the same each time it is tried."""
+
+    sink: str
+    alert: str
+    state: AlertState
+    body: str
+
+
+@attrs.frozen
+class Judged:
+    """What the rules of the alerts have made of all events up to `through`, and what is to be told of it to whom.
+
+    `number` counts from 0; refused with `JudgedBefore` if it is not the next one.
+    """
+
+    number: int
+    through: int
+    at: datetime
+    conversation: ConversationId | None = None
+    events: tuple[Alert, ...] = ()
+    standing: tuple[StandingAlert, ...] = ()
+    over: tuple[str, ...] = ()
+    notices: tuple[Notice, ...] = ()
+
+
+@attrs.frozen
+class Told:
+    """A sink has been told of what this delivery is about, or never will be."""
+
+    number: int
+    at: datetime
+    conversation: ClassVar[None] = None
+    events: ClassVar[tuple[Event, ...]] = ()
+
+
+Change: TypeAlias = Create | Update | Delete | Note | Judged | Told
+
+
+class JudgedBefore(Exception):
+    """Another judgement was written since the one that this one goes on from."""
 
 
 class AlreadyExists(Exception):

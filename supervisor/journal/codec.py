@@ -3,12 +3,13 @@
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Final, TypeVar, get_args
 
 import attrs
 from cattrs import Converter
 
-from supervisor.conversation.events import Event, ExecutionChanged, StatusChanged
+from supervisor.conversation.alerts import StandingAlert
+from supervisor.conversation.events import Alert, Event, ExecutionChanged, RecordedEvent, StatusChanged
 from supervisor.conversation.json import JsonObject
 from supervisor.conversation.record import ConversationRecord
 
@@ -46,12 +47,44 @@ def decode_record(text: str) -> ConversationRecord:
     return _converter.structure(json.loads(text), ConversationRecord)
 
 
+def encode_alert(alert: StandingAlert) -> str:
+    """An alert as JSON text."""
+    return _dump(_converter.unstructure(alert))
+
+
+def decode_alert(text: str) -> StandingAlert:
+    """The alert that `encode_alert` wrote."""
+    return _converter.structure(json.loads(text), StandingAlert)
+
+
+def decode_event(event: RecordedEvent) -> Event:
+    """What happened, as it was before it was written down; fields that an older version did not know are as absent.
+
+    Raises:
+        cattrs.BaseValidationError: its data is not of this version's kind.
+    """
+    fields = json.loads(event.data)
+    fields |= {name: fields.pop(told) for name, told in _TOLD_AS.get(event.kind, {}).items() if told in fields}
+    decoded: Event = _converter.structure(fields, _EVENTS[event.kind])
+    return decoded
+
+
+_EVENTS: Final = {event.kind: event for event in get_args(Event)}
+_TOLD_AS: Final[Mapping[str, Mapping[str, str]]] = {
+    StatusChanged.kind: {"before": "from"},
+    ExecutionChanged.kind: {"before": "from"},
+    Alert.kind: {"about": "kind"},
+}
+
+
 def encode_event_data(event: Event) -> str:
-    """An event's fields as the protocol sends them: absent ones left out, `before` called `from`."""
+    """An event's fields as the protocol sends them: absent ones left out, `before` called `from`, `about` `kind`."""
     fields = attrs.asdict(event, filter=lambda _, value: value is not None, value_serializer=_plain)
     if isinstance(event, StatusChanged | ExecutionChanged):
         fields.pop("before", None)
         fields = {"from": event.before, "to": event.to, **fields}
+    if isinstance(event, Alert):
+        fields = {"id": event.id, "kind": fields.pop("about"), **fields}
     return _dump(fields)
 
 

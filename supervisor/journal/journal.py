@@ -18,6 +18,7 @@ from supervisor.conversation.ids import ConversationId
 from supervisor.conversation.lifecycle import Status
 from supervisor.conversation.record import ConversationRecord
 from supervisor.journal.changes import Change, JournalError
+from supervisor.journal.ledger import Delivery, Judgement
 from supervisor.journal.store import KnownKey, RecordPage, Snapshot, Store, Written
 
 _T = TypeVar("_T")
@@ -76,6 +77,7 @@ class Journal:
 
         Raises:
             AlreadyExists: a `Create` of an id that is taken.
+            JudgedBefore: a `Judged` that does not go on from the last one.
             JournalError: it could not be written; nothing of it was. After a stall that is not certain: reload.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -146,6 +148,14 @@ class Journal:
     async def snapshot(self) -> Snapshot:
         """All conversations, consistent with a sequence number."""
         return await self._read(self._store.snapshot)
+
+    async def judgement(self) -> Judgement:
+        """How far the rules of the alerts have come, and which alerts are not over."""
+        return await self._read(self._store.judgement)
+
+    async def deliveries(self, sink: str, after: int, limit: int) -> tuple[Delivery, ...]:
+        """What a sink has still to be told, oldest first, after one delivery's number; at most `limit`."""
+        return await self._read(partial(self._store.deliveries, sink, after, limit))
 
     async def _write(self, batch: list[_Waiting]) -> None:
         outcomes = await self._offload(partial(self._attempt, [waiting.change for waiting in batch]), self._writing)

@@ -29,6 +29,22 @@ MIGRATIONS: Final[tuple[str, ...]] = (
     """,
     # It cost every change of a status two pages, and no query used it: lists go by the order of creation.
     "DROP INDEX conversations_by_status",
+    # What happened before there were alerts raises none.
+    """
+    CREATE TABLE alerts (cause TEXT PRIMARY KEY, alert TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE deliveries (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        sink TEXT NOT NULL,
+        alert TEXT NOT NULL,
+        state TEXT NOT NULL,
+        at TEXT NOT NULL,
+        body TEXT NOT NULL
+    );
+    CREATE INDEX deliveries_by_sink ON deliveries (sink, number);
+    INSERT INTO meta VALUES
+        ('judged_through', coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'events'), 0)),
+        ('judgements', '0');
+    """,
 )
 
 

@@ -17,7 +17,8 @@ from supervisor.conversation.events import RecordedEvent
 from supervisor.conversation.ids import ConversationId
 from supervisor.conversation.lifecycle import Status
 from supervisor.conversation.record import ConversationRecord
-from supervisor.journal.changes import AlreadyExists, Change, Create, Delete, Update
+from supervisor.journal import ledger
+from supervisor.journal.changes import AlreadyExists, Change, Create, Delete, Judged, JudgedBefore, Told, Update
 from supervisor.journal.codec import decode_record, encode_event_data, encode_record, format_time, parse_time
 from supervisor.journal.schema import migrate
 
@@ -102,7 +103,7 @@ class Store:
         self._writer.execute("DROP TABLE filling")
         self._writer.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
 
-    def write(self, batch: Sequence[Change]) -> list[Written | AlreadyExists]:
+    def write(self, batch: Sequence[Change]) -> list[Written | AlreadyExists | JudgedBefore]:
         """Write changes in one transaction; one that is refused leaves the others alone."""
         with self._writer:
             self._writer.execute("BEGIN IMMEDIATE")
@@ -186,10 +187,20 @@ class Store:
             rows = self._reader.execute("SELECT record FROM conversations ORDER BY ordinal").fetchall()
             return Snapshot(self.last_seq(), tuple(decode_record(row[0]) for row in rows))
 
+    def judgement(self) -> ledger.Judgement:
+        """How far the rules of the alerts have come, and which alerts are not over, consistent with each other."""
+        with self._reader:
+            self._reader.execute("BEGIN")
+            return ledger.read_judgement(self._reader)
+
+    def deliveries(self, sink: str, after: int, limit: int) -> tuple[ledger.Delivery, ...]:
+        """What a sink has still to be told, oldest first, after one delivery's number."""
+        return ledger.read_deliveries(self._reader, sink, after, limit)
+
     def _meta(self, name: str) -> str:
         return str(self._writer.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()[0])
 
-    def _write_one(self, change: Change) -> Written | AlreadyExists:
+    def _write_one(self, change: Change) -> Written | AlreadyExists | JudgedBefore:
         match change:
             case Create(record, _, key):
                 if self._writer.execute("SELECT 1 FROM conversations WHERE id = ?", (record.id,)).fetchone():
@@ -211,6 +222,11 @@ class Store:
             case Delete(conversation):
                 self._writer.execute("DELETE FROM conversations WHERE id = ?", (conversation,))
                 self._writer.execute("DELETE FROM idempotency_keys WHERE conversation = ?", (conversation,))
+            case Judged():
+                if not ledger.judge(self._writer, change):
+                    return JudgedBefore()
+            case Told(number):
+                ledger.forget_delivery(self._writer, number)
             case _:
                 pass  # a note changes no record
         return Written(tuple(self._append(change, event.kind, encode_event_data(event)) for event in change.events))

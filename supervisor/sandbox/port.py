@@ -96,10 +96,11 @@ class PullProgress:
 
 @attrs.frozen
 class EngineInfo:
-    """What the engine says of itself."""
+    """What the engine says of itself. `data_root` is where it keeps images and volumes, if that is on this host."""
 
     version: str
     api_version: str
+    data_root: str | None = None
 
 
 class EngineObserver(Protocol):

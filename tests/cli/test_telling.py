@@ -31,7 +31,16 @@ from tests.cli.views import event
         ("health", {"observed": "unknown", "message": "no answer"}, "unknown: no answer"),
         ("command", {"command": "pause", "outcome": "done"}, "pause done"),
         ("command", {"command": "pause", "outcome": "failed", "error": "timeout"}, "pause failed: timeout"),
-        ("alert", {"message": "look", "incident": "abc"}, "look (incident abc)"),
+        (
+            "alert",
+            {"id": "f00", "kind": "oom", "state": "raised", "message": "c1 ran out", "cause": "oom:c1:2"},
+            "oom raised: c1 ran out (oom:c1:2, alert f00)",
+        ),
+        (
+            "alert",
+            {"id": "f00", "kind": "oom", "state": "over", "message": "c1 is RUNNING", "cause": "oom:c1:2"},
+            "oom over: c1 is RUNNING (oom:c1:2, alert f00)",
+        ),
         ("deleted", {}, "record and workspace are gone"),
         ("daemon", {"what": "engine_lost", "message": "docker"}, "engine_lost: docker"),
         ("brand_new", {"x": "\u00e9"}, '{"x": "\u00e9"}'),

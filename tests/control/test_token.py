@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.control.token import Token, UnsafeToken, load_token
+from supervisor.control.token import Token, load_token
+from supervisor.secret_file import UnsafeSecret
 
 
 def test_load_makes_a_token_once(tmp_path: Path) -> None:
@@ -28,7 +29,7 @@ def test_load_refuses_a_file_that_is_open_to_others(tmp_path: Path, mode: int) -
     path = tmp_path / "token"
     path.write_text("secret")
     path.chmod(mode)
-    with pytest.raises(UnsafeToken, match="chmod 0600"):
+    with pytest.raises(UnsafeSecret, match="chmod 0600"):
         load_token(path)
 
 
@@ -46,7 +47,7 @@ def test_load_refuses_a_file_without_a_token(tmp_path: Path, content: bytes) -> 
     path = tmp_path / "token"
     path.write_bytes(content)
     path.chmod(0o600)
-    with pytest.raises(UnsafeToken, match="holds no token"):
+    with pytest.raises(UnsafeSecret, match="holds no token"):
         load_token(path)
 
 
@@ -60,7 +61,7 @@ def test_load_refuses_a_link_and_a_directory_and_a_pipe(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe, 0o600)
     for path in (link, tmp_path, pipe):
-        with pytest.raises(UnsafeToken):
+        with pytest.raises(UnsafeSecret):
             load_token(path)
 
 
@@ -69,24 +70,24 @@ def test_load_refuses_a_file_of_someone_else(tmp_path: Path, monkeypatch: pytest
     path = tmp_path / "token"
     load_token(path)
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
-    with pytest.raises(UnsafeToken, match="belongs to user"):
+    with pytest.raises(UnsafeSecret, match="belongs to user"):
         load_token(path)
 
 
 def test_load_says_when_the_file_cannot_be_made(tmp_path: Path) -> None:
     """A parent that is no directory, for one."""
     (tmp_path / "file").write_text("")
-    with pytest.raises(UnsafeToken, match="cannot be"):
+    with pytest.raises(UnsafeSecret, match="cannot be"):
         load_token(tmp_path / "file" / "token")
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere" / "x")
-    with pytest.raises(UnsafeToken, match="cannot be"):
+    with pytest.raises(UnsafeSecret, match="cannot be"):
         load_token(tmp_path / "dangling")
 
 
 def test_load_says_when_the_file_cannot_be_created(tmp_path: Path) -> None:
     """Something took the parent's name."""
     (tmp_path / "dir").symlink_to(tmp_path / "missing")
-    with pytest.raises(UnsafeToken, match="cannot be made"):
+    with pytest.raises(UnsafeSecret, match="cannot be made"):
         load_token(tmp_path / "dir" / "token")
 
 

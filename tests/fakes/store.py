@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from supervisor.journal.changes import AlreadyExists, Change
+from supervisor.journal.changes import AlreadyExists, Change, JudgedBefore
 from supervisor.journal.store import Store, Written
 
 
@@ -25,7 +25,7 @@ class FaultyStore(Store):
             raise sqlite3.OperationalError("database or disk is full")
         super().prune_keys(before)
 
-    def write(self, batch: Sequence[Change]) -> list[Written | AlreadyExists]:
+    def write(self, batch: Sequence[Change]) -> list[Written | AlreadyExists | JudgedBefore]:
         """As the store does, or not at all."""
         if self.full:
             self.refused += 1

@@ -132,7 +132,8 @@ def _tells_of_a_bug(line: str) -> bool:
         fields = json.loads(line)
     except ValueError:
         return True
-    return "exception" in fields or "incident" in fields or fields["level"] == "critical"
+    is_alert = fields["event"] in ("alert.raised", "alert.over")
+    return "exception" in fields or "incident" in fields or (fields["level"] == "critical" and not is_alert)
 
 
 @contextmanager

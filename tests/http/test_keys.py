@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.control.token import UnsafeToken
 from supervisor.http.keys import load_api_keys
+from supervisor.secret_file import UnsafeSecret
 
 ONE, TWO = "a-key-of-the-tests-1", "a-key-of-the-tests-2"
 
@@ -50,7 +50,7 @@ def test_load_reads_one_key_a_line_and_skips_comments(tmp_path: Path) -> None:
 def test_load_refuses_what_cannot_be_a_key(tmp_path: Path, content: str, said: str) -> None:
     """And says which file, and never what is in it."""
     path = keys_file(tmp_path / "k", content)
-    with pytest.raises(UnsafeToken, match=said) as caught:
+    with pytest.raises(UnsafeSecret, match=said) as caught:
         load_api_keys(path)
     assert str(path) in str(caught.value)
     assert ONE not in str(caught.value)
@@ -59,7 +59,7 @@ def test_load_refuses_what_cannot_be_a_key(tmp_path: Path, content: str, said: s
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660])
 def test_load_refuses_a_file_of_keys_that_is_open_to_others(tmp_path: Path, mode: int) -> None:
     """They may have been read."""
-    with pytest.raises(UnsafeToken, match="chmod 0600"):
+    with pytest.raises(UnsafeSecret, match="chmod 0600"):
         load_api_keys(keys_file(tmp_path / "k", ONE, mode))
 
 
@@ -67,5 +67,5 @@ def test_load_refuses_a_link(tmp_path: Path) -> None:
     """Whoever can put one there must not choose our keys."""
     keys_file(tmp_path / "real", ONE)
     (tmp_path / "link").symlink_to(tmp_path / "real")
-    with pytest.raises(UnsafeToken, match="cannot be read"):
+    with pytest.raises(UnsafeSecret, match="cannot be read"):
         load_api_keys(tmp_path / "link")

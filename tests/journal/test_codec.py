@@ -6,11 +6,16 @@ from datetime import UTC, datetime, timedelta, timezone
 import attrs
 import pytest
 
+from supervisor.conversation.alerts import AlertKind, AlertState, Severity, StandingAlert
 from supervisor.conversation.events import (
+    Alert,
     CommandEnded,
+    DaemonChanged,
+    Deleted,
     Event,
     ExecutionChanged,
     PhaseChanged,
+    RecordedEvent,
     RestartScheduled,
     StatusChanged,
 )
@@ -27,8 +32,17 @@ from supervisor.conversation.record import (
 )
 from supervisor.conversation.restart import Cause, PastRestart
 from supervisor.conversation.spec import Mount
-from supervisor.journal.codec import decode_record, encode_event_data, encode_record, format_time, parse_time
-from tests.journal.samples import NOON, record
+from supervisor.journal.codec import (
+    decode_alert,
+    decode_event,
+    decode_record,
+    encode_alert,
+    encode_event_data,
+    encode_record,
+    format_time,
+    parse_time,
+)
+from tests.journal.samples import C1, NOON, record
 
 FULL = attrs.evolve(
     record(),
@@ -89,8 +103,29 @@ def test_text_can_be_stored_whatever_it_is() -> None:
         (ExecutionChanged(ExecutionStatus.IDLE, ExecutionStatus.RUNNING), {"from": "idle", "to": "running"}),
         (CommandEnded(Command.STOP, "done"), {"command": "stop", "outcome": "done"}),
         (
-            RestartScheduled(Cause.EXITED, "m", NOON, 1.5, 2),
-            {"cause": "exited", "message": "m", "at": "2026-01-01T12:00:00.123456Z", "delay": 1.5, "restarts": 2},
+            RestartScheduled(Cause.EXITED, "m", NOON, 1.5, 2, incarnation=3, spent=1, allowed=5, window=600.0),
+            {
+                "cause": "exited",
+                "message": "m",
+                "at": "2026-01-01T12:00:00.123456Z",
+                "delay": 1.5,
+                "restarts": 2,
+                "incarnation": 3,
+                "spent": 1,
+                "allowed": 5,
+                "window": 600.0,
+            },
+        ),
+        (
+            Alert("f00", AlertKind.OOM, Severity.WARNING, "oom:c1:2", "m", AlertState.RAISED),
+            {
+                "id": "f00",
+                "kind": "oom",
+                "severity": "warning",
+                "cause": "oom:c1:2",
+                "message": "m",
+                "state": "raised",
+            },
         ),
     ],
     ids=lambda value: getattr(value, "kind", ""),
@@ -98,6 +133,42 @@ def test_text_can_be_stored_whatever_it_is() -> None:
 def test_event_is_written_as_the_protocol_says(event: Event, data: dict[str, JsonValue]) -> None:
     """Absent fields are left out, `before` is called `from`, times are RFC 3339."""
     assert json.loads(encode_event_data(event)) == data
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        StatusChanged(None, Status.STARTING, "start"),
+        StatusChanged(Status.RUNNING, Status.ERROR, "exited", 1, False, "m", 4),
+        ExecutionChanged(None, ExecutionStatus.RUNNING),
+        RestartScheduled(Cause.EXITED, "m", NOON, 1.5, 2, incarnation=3, spent=1, allowed=5, window=600.0),
+        DaemonChanged("engine_lost", "m", "docker"),
+        Alert("f00", AlertKind.INTERNAL, Severity.CRITICAL, "internal:x", "m", AlertState.OVER, "i1"),
+        Deleted(),
+    ],
+    ids=lambda event: event.kind,
+)
+def test_event_survives(event: Event) -> None:
+    """What is read is what was written."""
+    assert decode_event(RecordedEvent(1, NOON, None, event.kind, encode_event_data(event))) == event
+
+
+def test_event_of_an_older_version_gains_new_fields() -> None:
+    """They are as absent."""
+    old = '{"cause":"exited","message":"m","at":"2026-01-01T12:00:00.123456Z","delay":1.5,"restarts":2}'
+    assert decode_event(RecordedEvent(1, NOON, C1, "restart_scheduled", old)) == RestartScheduled(
+        Cause.EXITED, "m", NOON, 1.5, 2
+    )
+
+
+@pytest.mark.parametrize("over_at", [None, NOON])
+def test_alert_survives(over_at: datetime | None) -> None:
+    """With all its fields, and without those that it may lack."""
+    for alert in (
+        StandingAlert("f00", AlertKind.OOM, "oom:c1:2", "m", NOON, over_at=over_at),
+        StandingAlert("f00", AlertKind.INTERNAL, "internal:x:c1", "m", NOON, C1, over_at, "i1"),
+    ):
+        assert decode_alert(encode_alert(alert)) == alert
 
 
 def test_time_is_utc_with_microseconds() -> None:

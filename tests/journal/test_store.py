@@ -12,7 +12,7 @@ import pytest
 from supervisor.conversation.events import StatusChanged
 from supervisor.conversation.lifecycle import Status
 from supervisor.conversation.record import Intent
-from supervisor.journal.changes import AlreadyExists, Delete, Update
+from supervisor.journal.changes import AlreadyExists, Delete, JudgedBefore, Update
 from supervisor.journal.store import Store, Written
 from tests.journal.samples import C1, C2, C3, NOON, create, note, record
 
@@ -32,7 +32,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
     store.close()
 
 
-def seqs(outcomes: list[Written | AlreadyExists]) -> list[list[int] | None]:
+def seqs(outcomes: list[Written | AlreadyExists | JudgedBefore]) -> list[list[int] | None]:
     """The sequence numbers of each change; None for one that was refused."""
     return [[event.seq for event in outcome.events] if isinstance(outcome, Written) else None for outcome in outcomes]
 

@@ -7,6 +7,7 @@ from typing import Final
 
 import attrs
 
+from supervisor.conversation.alerts import StandingAlert
 from supervisor.conversation.errors import InternalError, ShuttingDown
 from supervisor.conversation.events import RecordedEvent, StatusChanged
 from supervisor.conversation.json import JsonObject
@@ -64,6 +65,7 @@ class Ending:
     clients: Clients
     records: Sequence[ConversationRecord]
     events: Sequence[RecordedEvent]
+    standing: Sequence[StandingAlert]
     clock_was_stepped: bool
     disk_was_full: bool
 
@@ -79,6 +81,8 @@ def wrong_at_the_end(ending: Ending) -> list[str]:
         _check_subscriber,
         _check_answers,
         _check_incidents,
+        _check_alerts,
+        _check_deliveries,
         _check_forced_stops,
         _check_restarts,
         _check_agents,
@@ -167,6 +171,41 @@ def _check_answers(ending: Ending) -> Iterator[str]:
 def _check_incidents(ending: Ending) -> Iterator[str]:
     if not ending.disk_was_full:
         yield from (f"a bug was met: {incident}" for incident in ending.host.incidents)
+
+
+def _check_alerts(ending: Ending) -> Iterator[str]:
+    """Raised once for each cause and over once, told by events; and what stands at the end is what is so."""
+    stands: dict[str, str] = {}
+    for event in ending.events:
+        if event.kind == "alert":
+            cause, alert = str(_data(event)["cause"]), str(_data(event)["id"])
+            if _data(event)["state"] == "raised":
+                if cause in stands:
+                    yield f"the alert {cause} was raised while it stood"
+                stands[cause] = alert
+            elif stands.pop(cause, None) != alert:
+                yield f"the alert {cause} was over and did not stand"
+    if stands != {alert.cause: alert.id for alert in ending.standing}:
+        yield f"by their events these alerts stand: {stands}, by the journal {ending.standing}"
+    failures = [event for event in ending.events if event.kind == "status" and _data(event)["to"] == "ERROR"]
+    raised = [one for one in ending.events if one.kind == "alert" and _data(one)["kind"] == "error"]
+    if len(failures) != sum(_data(event)["state"] == "raised" for event in raised):
+        yield f"{len(failures)} failures raised these alerts: {[event.data for event in raised]}"
+    wrong = {f"error:{record.id}" for record in ending.records if record.status is Status.ERROR}
+    if wrong != {cause for cause in stands if cause.startswith("error:")}:
+        yield f"{wrong} is so at the end, and these alerts stand: {set(stands)}"
+    running = {record.id for record in ending.records if record.status in (Status.RUNNING, Status.STOPPED)}
+    healed = [cause for cause in stands if cause.startswith("oom:") and cause.split(":")[1] in running]
+    if healed or "engine:docker" in stands:
+        yield f"these alerts should be over: {healed or 'engine:docker'}"
+
+
+def _check_deliveries(ending: Ending) -> Iterator[str]:
+    """Each turn of an alert was told, in order, and only those."""
+    turns = [f"{_data(event)['id']} {_data(event)['state']}" for event in ending.events if event.kind == "alert"]
+    first_told = list(dict.fromkeys(ending.host.received))
+    if first_told != turns:
+        yield f"the receiver was told {first_told}, and the alerts were {turns}"
 
 
 def _check_forced_stops(ending: Ending) -> Iterator[str]:

@@ -11,15 +11,20 @@ from random import Random
 from typing import Final
 from unittest import mock
 
+import attrs
 import trio
 from requests.exceptions import ConnectionError as ConnectionBroke
 
 from supervisor.actors.settings import ActorSettings, Health, Timeouts
 from supervisor.actors.supervision import Parts, Supervision, supervise
+from supervisor.alerts import AlertParts, AlertSettings, IncidentBox, run_alerts
+from supervisor.alerts.rules import DiskSpace
+from supervisor.alerts.sinks import NotDelivered, SinkName
 from supervisor.conversation.restart import RestartPolicy
 from supervisor.conversation.spec import Allowance
 from supervisor.incidents import Incident, heard_by
-from supervisor.journal.changes import AlreadyExists, Change, Create, Update
+from supervisor.journal.changes import AlreadyExists, Change, Create, JudgedBefore, Update
+from supervisor.journal.ledger import Delivery
 from supervisor.journal.store import Store, Written
 from supervisor.sandbox.docker import DockerProvider, Lanes, containers, events, limits
 from tests.simulation.agent import Agents, SimulatedDriver
@@ -78,7 +83,7 @@ class Disk(Store):
         # What the disk keeps is not the simulator's question, and the file is in memory.
         self._writer.execute("PRAGMA synchronous = OFF")
 
-    def write(self, batch: Sequence[Change]) -> list[Written | AlreadyExists]:
+    def write(self, batch: Sequence[Change]) -> list[Written | AlreadyExists | JudgedBefore]:
         """As the store does, or not at all."""
         self._life.moment("commit")
         self._require_room()
@@ -116,10 +121,12 @@ class Host:
         self.known_ids: set[str | None] = set()
         self.last_seq = 0
         self.incidents: list[Incident] = []
+        self.receiver_deafness = 0.3
+        self.received: list[str] = []
         self.on_change: Callable[[Change], None] = lambda change: None
         self.reader: Callable[[Life], Awaitable[None]] = _nobody
 
-    def committed(self, batch: Sequence[Change], outcome: Sequence[Written | AlreadyExists]) -> None:
+    def committed(self, batch: Sequence[Change], outcome: Sequence[Written | AlreadyExists | JudgedBefore]) -> None:
         """Remember what is durable now."""
         for change, result in zip(batch, outcome, strict=True):
             if isinstance(result, Written):
@@ -160,6 +167,7 @@ class Life:
         self.supervision: Supervision | None = None
         self.connections: trio.Nursery | None = None
         self._calls: list[Call] = []
+        self._incidents = IncidentBox()
 
     async def run(self) -> None:
         """Live until killed or restarted."""
@@ -184,6 +192,7 @@ class Life:
                 async with supervise(parts) as self.supervision, trio.open_nursery() as self.connections:
                     self.host.life = self
                     self.connections.start_soon(self.host.reader, self)
+                    self.connections.start_soon(run_alerts, self._alert_parts(self.supervision))
                     await trio.sleep_forever()
         except* Exception:
             if not self.dead:
@@ -195,6 +204,20 @@ class Life:
     def _hear(self, incident: Incident) -> None:
         if not self.dead:  # what fails in a dead daemon is no bug
             self.host.incidents.append(incident)
+            self._incidents.put(incident)
+
+    def _alert_parts(self, supervision: Supervision) -> AlertParts:
+        return AlertParts(
+            journal=supervision.journal,
+            subscribe=lambda since: supervision.supervisor.subscribe(since, None, snapshot=False),
+            clock=self.host.wall,
+            random=Random(self.host.random.random()),
+            settings=AlertSettings,
+            incidents=self._incidents,
+            look=_no_disk,
+            sinks={SinkName.LOG: lambda: Receiver(self)},
+            new_id=lambda: f"{self.host.random.getrandbits(64):016x}",
+        )
 
     def die(self) -> None:
         """From now on nothing that this daemon does has an effect."""
@@ -231,6 +254,28 @@ class Life:
         if self.dead:
             raise ConnectionBroke("the daemon is dead")
         return await self.engine.look(op, effect, limit)
+
+
+@attrs.frozen(eq=False)
+class Receiver:
+    """Hears of alerts, as a life tells them, mostly."""
+
+    life: Life
+
+    async def tell(self, delivery: Delivery) -> None:
+        """As the port says."""
+        await trio.sleep(0.05)
+        host = self.life.host
+        self.life.moment("tell")
+        if self.life.dead or host.random.random() < host.receiver_deafness:
+            raise NotDelivered("the receiver is deaf")
+        host.received.append(f"{delivery.alert} {delivery.state}")
+        self.life.moment("told")
+
+
+async def _no_disk() -> tuple[DiskSpace, ...]:
+    await trio.lowlevel.checkpoint()
+    return ()
 
 
 @contextmanager

@@ -23,13 +23,16 @@ from supervisor.actors.engines import EngineSight
 from supervisor.actors.findings import Died
 from supervisor.actors.keeper import RecordKeeper
 from supervisor.actors.sight import SandboxSight
+from supervisor.alerts.delivery import Deliverer
 from supervisor.conversation.errors import ConversationdError
 from supervisor.conversation.events import Event, RecordedEvent
 from supervisor.conversation.json import JsonObject
 from supervisor.conversation.record import ConversationRecord, Intent, Phase
 from supervisor.conversation.restart import Cause, PastRestart, RestartDecision, RestartPolicy, decide_restart
+from supervisor.journal.changes import Told
 from supervisor.journal.codec import encode_event_data
 from supervisor.journal.journal import Journal
+from supervisor.journal.ledger import Delivery, Judgement
 from supervisor.sandbox.docker import DockerProvider, containers
 from supervisor.sandbox.docker.client import EngineClient
 from supervisor.sandbox.port import SandboxView
@@ -219,6 +222,29 @@ def _keep_the_last_container() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _judge_again_what_was_judged() -> Iterator[None]:
+    real = Journal.judgement
+
+    async def judgement(self: Journal) -> Judgement:
+        return attrs.evolve(await real(self), through=0)
+
+    with mock.patch.object(Journal, "judgement", judgement):
+        yield
+
+
+@contextmanager
+def _take_a_notice_off_before_it_is_told() -> Iterator[None]:
+    real = Deliverer._deliver
+
+    async def deliver(self: Deliverer, delivery: Delivery) -> bool:
+        await self._journal.commit(Told(delivery.number, self._clock.now()))
+        return await real(self, delivery)
+
+    with mock.patch.object(Deliverer, "_deliver", deliver):
+        yield
+
+
 MUTANTS: Final[Mapping[str, Callable[[], AbstractContextManager[None]]]] = {
     "announce before commit": _announce_before_commit,
     "answer before commit": _answer_before_commit,
@@ -235,6 +261,8 @@ MUTANTS: Final[Mapping[str, Callable[[], AbstractContextManager[None]]]] = {
     "pause without freezing": _pause_without_freezing,
     "keep the volume": _keep_the_volume,
     "take a kill for granted": _kill_without_looking,
+    "judge again what was judged": _judge_again_what_was_judged,
+    "take a notice off before it is told": _take_a_notice_off_before_it_is_told,
 }
 
 

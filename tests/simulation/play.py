@@ -120,6 +120,7 @@ async def _settle(host: Host) -> None:
     agents.manners.clear()
     agents.boot_time, agents.step_time, agents.deaf_until = 0.5, 0.2, -1.0
     host.disk_full_until = min(host.disk_full_until, trio.current_time())
+    host.receiver_deafness = 0.0
     host.kill_in = 0
     await trio.sleep(SETTLES_IN)
 
@@ -135,6 +136,7 @@ async def _look_back(host: Host, clients: Clients, kinds: AbstractSet[Kind]) -> 
         clients,
         page.records,
         await journal.events(0, None, None, 1_000_000),
+        (await journal.judgement()).standing,
         clock_was_stepped=Kind.CLOCK_STEPS in kinds,
         disk_was_full=Kind.DISK_FULL in kinds,
     )

@@ -180,7 +180,8 @@ class DockerProvider:
 
 def _engine_info(client: EngineClient) -> EngineInfo:
     version = client.version()
-    return EngineInfo(version=version["Version"], api_version=version["ApiVersion"])
+    data_root = client.info().get("DockerRootDir") if client.is_local else None
+    return EngineInfo(version=version["Version"], api_version=version["ApiVersion"], data_root=data_root)
 
 
 def _sockets(base_url: str | None) -> tuple[str, ...]:
