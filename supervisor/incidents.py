@@ -1,6 +1,7 @@
 """Incidents: bugs of ours that somebody has met. An id ties what a client sees to the traceback in the log."""
 
 import secrets
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -9,7 +10,7 @@ from typing import Final, TypeAlias
 import attrs
 import structlog
 
-from supervisor.conversation.errors import InternalError
+from supervisor.conversation.errors import HostTrouble, InternalError
 from supervisor.conversation.ids import ConversationId
 
 _log: Final = structlog.stdlib.get_logger("supervisor.incidents")
@@ -32,6 +33,7 @@ def _nobody(_: Incident) -> None:
     """Who listens where nobody does."""
 
 
+_A_BUG: Final = "something went wrong inside conversationd"
 _listener: ContextVar[IncidentListener] = ContextVar("incident_listener", default=_nobody)
 
 
@@ -55,11 +57,18 @@ def report_incident(
 ) -> InternalError:
     """Log `error` (None: the exception that is being handled) and tell who listens.
 
-    What comes back is for the client: it names the incident's place in the log, and nothing else of it.
+    What comes back is for the client: it names the incident's place in the log, and nothing else of it but what the
+    host lacks, if that was all.
     """
     incident = Incident(secrets.token_hex(6), where, conversation)
     _log.error(event, incident=incident.id, where=where, exc_info=error or True, **fields)
     _listener.get()(incident)
-    return InternalError(
-        f"something went wrong inside conversationd; its log has it as incident {incident.id}", incident.id
-    )
+    reason = _reason(error or sys.exception())
+    return InternalError(f"{reason}; conversationd's log has it as incident {incident.id}", incident.id)
+
+
+def _reason(error: BaseException | None) -> str:
+    if isinstance(error, BaseExceptionGroup):
+        reasons = {_reason(one) for one in error.exceptions}
+        return reasons.pop() if len(reasons) == 1 else _A_BUG
+    return str(error) if isinstance(error, HostTrouble) else _A_BUG

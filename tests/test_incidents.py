@@ -6,6 +6,7 @@ from structlog.testing import capture_logs
 from supervisor.conversation.errors import InternalError
 from supervisor.conversation.ids import ConversationId
 from supervisor.incidents import Incident, heard_by, report_incident
+from supervisor.journal.changes import JournalError
 
 C1 = ConversationId("c1")
 
@@ -32,6 +33,16 @@ def test_incident_is_logged_with_its_traceback_and_told_without() -> None:
         7,
     )
     assert line["exc_info"] is True
+
+
+def test_what_the_host_lacks_is_told_in_its_own_words() -> None:
+    """It is no bug that somebody else could not see; a bug beside it hides it, as only the log can tell them apart."""
+    full = JournalError("the journal cannot be written: it is full")
+    with capture_logs():
+        alone = report_incident("something.failed", "a.method", error=ExceptionGroup("", [full, full]))
+        beside = report_incident("something.failed", "a.method", error=ExceptionGroup("", [full, ValueError("v")]))
+    assert alone.message.startswith("the journal cannot be written: it is full; ")
+    assert "journal cannot" not in beside.message
 
 
 async def test_listener_hears_of_its_own_tasks_and_no_others() -> None:

@@ -45,6 +45,10 @@ class ConversationdError(Exception):
         return attrs.asdict(self, filter=lambda field, value: field.name != "message" and value is not None)
 
 
+class HostTrouble(Exception):
+    """What the host does not give us, a full disk for one: no bug of ours, so clients may read the message."""
+
+
 class NotFound(ConversationdError):
     """No conversation has this id."""
 

@@ -6,6 +6,7 @@ from typing import ClassVar, TypeAlias
 import attrs
 
 from supervisor.conversation.alerts import AlertState, StandingAlert
+from supervisor.conversation.errors import HostTrouble
 from supervisor.conversation.events import Alert, Event
 from supervisor.conversation.ids import ConversationId
 from supervisor.conversation.record import ConversationRecord
@@ -114,5 +115,5 @@ class AlreadyExists(Exception):
     """A conversation with this id is recorded already."""
 
 
-class JournalError(Exception):
+class JournalError(HostTrouble):
     """The journal could not be written or read; the message says why. Nothing of the change was recorded."""

@@ -40,6 +40,11 @@ def in_thread(call: Callable[[], _T], limiter: trio.CapacityLimiter) -> Awaitabl
     return trio.to_thread.run_sync(call, limiter=limiter)
 
 
+def _remedy(error: sqlite3.Error) -> str:
+    full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL  # absent where the module itself raises
+    return ": make room on the file system of the state_dir" if full else ""
+
+
 def _nothing() -> None:
     """What a probe has the writer's thread do."""
 
@@ -169,7 +174,7 @@ class Journal:
         try:
             return self._store.write(changes)
         except sqlite3.Error as error:
-            return [JournalError(f"the journal cannot be written: {error}") for _ in changes]
+            return [JournalError(f"the journal cannot be written: {error}{_remedy(error)}") for _ in changes]
         except Exception as error:  # noqa: BLE001 - a change that cannot be written down harms nobody else's
             if len(changes) == 1:
                 return [error]

@@ -137,6 +137,14 @@ async def test_full_disk_announces_nothing(tmp_path: Path) -> None:
         assert desk.seqs == [1]
 
 
+async def test_full_database_is_told_with_what_to_do(tmp_path: Path) -> None:
+    """In words that a client may read: SQLite's own bound on pages stands in for the file system's."""
+    async with open_desk(tmp_path) as desk:
+        desk.store._writer.execute("PRAGMA max_page_count = 1")  # never less than there are
+        with pytest.raises(JournalError, match="full: make room on the file system of the state_dir"):
+            await desk.journal.commit(note(count=1000))
+
+
 async def test_change_that_cannot_be_written_down_harms_no_other(tmp_path: Path) -> None:
     """A poisonous change in the middle of a batch: its author gets the error, the others are written."""
     async with open_desk(tmp_path) as desk:
