@@ -30,12 +30,17 @@ class Caller:
         await self._stream.send_all(f"{method} {path} {self._head}".encode())
         answer = b""
         while b"\r\n\r\n" not in answer:
-            answer += await self._stream.receive_some()
+            answer += await self._receive()
         head, _, body = answer.partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 200 "), answer
         length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
         while len(body) < length:
-            body += await self._stream.receive_some()
+            body += await self._receive()
+
+    async def _receive(self) -> bytes:
+        some = await self._stream.receive_some()
+        assert some, "the server closed the connection amid an answer"
+        return bytes(some)
 
 
 @asynccontextmanager
