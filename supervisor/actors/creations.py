@@ -1,4 +1,4 @@
-"""Conversations in the making: never two for one id, and never two for one idempotency key."""
+"""Conversations in the making: never two for one id or one idempotency key, and never two actors for one of them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,11 +23,12 @@ class Creations:
         self._journal = journal
         self._clock = clock
         self._keys: dict[str, KnownKey] = {}
-        self._under_way: dict[ConversationId, trio.Event] = {}
+        self._claimed: dict[ConversationId, trio.Event] = {}
+        self._creating = 0
 
     def __len__(self) -> int:
         """How many are being created right now."""
-        return len(self._under_way)
+        return self._creating
 
     async def load_keys(self) -> None:
         """Remember the idempotency keys of before the daemon's start."""
@@ -38,10 +39,10 @@ class Creations:
         self._keys = {key: known for key, known in self._keys.items() if known.at >= before}
 
     async def settled(self, conversation: ConversationId) -> None:
-        """Wait until nobody is creating this conversation."""
+        """Wait until nobody has claimed this conversation; nothing stands between that and going on."""
         await trio.lowlevel.checkpoint()
-        while conversation in self._under_way:
-            await self._under_way[conversation].wait()
+        while conversation in self._claimed:
+            await self._claimed[conversation].wait()
 
     async def made_before(self, key: str | None, conversation: ConversationId) -> ConversationRecord | None:
         """What a start with this key has made. With None, nothing stands between now and making the conversation."""
@@ -50,9 +51,9 @@ class Creations:
             known = self._keys.get(key) if key is not None else None
             if known is not None and self._clock.now() - known.at > KEYS_LIVE:
                 known = None
-            under_way = self._under_way.get(conversation if known is None else known.conversation)
-            if under_way is not None:
-                await under_way.wait()
+            claimed = self._claimed.get(conversation if known is None else known.conversation)
+            if claimed is not None:
+                await claimed.wait()
             elif known is None:
                 return None
             else:
@@ -63,17 +64,27 @@ class Creations:
     @contextmanager
     def making(self, record: ConversationRecord, key: str | None) -> Iterator[None]:
         """Let nobody else make this conversation or use its key meanwhile; the key of one that is not made is free."""
-        made = self._under_way[record.id] = trio.Event()
         if key is not None:
             self._keys[key] = KnownKey(key, record.id, record.created_at)
+        self._creating += 1
         try:
-            yield
+            with self.claiming(record.id):
+                yield
         except BaseException:
             self._keys.pop(key or "", None)
             raise
         finally:
-            del self._under_way[record.id]
-            made.set()
+            self._creating -= 1
+
+    @contextmanager
+    def claiming(self, conversation: ConversationId) -> Iterator[None]:
+        """Let nobody else make this conversation, or give it an actor, meanwhile; it must not be claimed already."""
+        settled = self._claimed[conversation] = trio.Event()
+        try:
+            yield
+        finally:
+            del self._claimed[conversation]
+            settled.set()
 
     async def _made_with(self, known: KnownKey) -> ConversationRecord | None:
         """The conversation that a key made. If it was deleted since, the key goes, too, whoever has the id now."""

@@ -239,7 +239,7 @@ class Supervisor:
         self._require_open()
         handle = self._registry.find(conversation) or await self._created(conversation)
         if handle is None:
-            return await self._command_without_actor(message, await self.get(conversation))
+            return await self._command_without_actor(message, conversation)
         self._send(handle, message)
         return await self._await(message.reply)
 
@@ -252,7 +252,10 @@ class Supervisor:
             self._capacity.wake(handle, message)
 
     async def _created(self, conversation: ConversationId) -> ConversationHandle | None:
-        """The handle of a conversation that is being created, once it is: it must never get a second one."""
+        """The handle of a conversation that is being created, once it is: it must never get a second one.
+
+        With None it may be claimed, as long as nothing is waited for in between.
+        """
         await self._creations.settled(conversation)
         return self._registry.find(conversation)
 
@@ -265,16 +268,20 @@ class Supervisor:
             if self._closing and not self._under_way:
                 self._settled.set()
 
-    async def _command_without_actor(self, message: CommandMessage, record: ConversationRecord) -> Answer:
+    async def _command_without_actor(self, message: CommandMessage, conversation: ConversationId) -> Answer:
         """A conversation without an actor is ARCHIVED; only `delete` gives it one, for as long as that takes.
 
-        Any other one was created by a commit that was given up on and then succeeded: it gets its actor now.
+        Any other one was created by a commit that was given up on and then succeeded: it gets its actor now. Until that
+        is decided the conversation is claimed: a start may be making it at this very moment, and its record may be
+        there to be read before the start has heard of that.
         """
-        await trio.lowlevel.checkpoint()
-        verdict = decide(message.command, record.status)
-        if isinstance(verdict, Act) or record.status is not Status.ARCHIVED:
-            handle = self._registry.find(record.id) or self._registry.take_up(record)
-            handle.send(message)
+        with self._creations.claiming(conversation):
+            record = await self.get(conversation)
+            verdict = decide(message.command, record.status)
+            acts = isinstance(verdict, Act) or record.status is not Status.ARCHIVED
+            if acts:
+                self._registry.take_up(record).send(message)
+        if acts:
             return await self._await(message.reply)
         if isinstance(verdict, Refuse):
             raise refusal(message.command, record.status, verdict.hint)
@@ -289,8 +296,7 @@ class Supervisor:
                 await self._journal.commit(Create(record, born, request.idempotency_key))
                 handle = self._registry.take_up(record, order)
         except AlreadyExists:
-            message = CommandMessage(Command.START)
-            return (await self._command_without_actor(message, await self.get(conversation))).record
+            return (await self._command(CommandMessage(Command.START), conversation)).record
         return (await self._await(order.reply)).record if request.wait else handle.record
 
     def _admit(self, request: StartRequest) -> SandboxSpec:

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from supervisor.control.service import StartRequest
-from supervisor.conversation.errors import InternalError
+from supervisor.conversation.errors import InternalError, NotFound
 from supervisor.conversation.ids import ConversationId
 from supervisor.conversation.lifecycle import Command, Status
 from supervisor.conversation.record import ExecutionStatus
@@ -126,6 +126,36 @@ async def test_commit_that_does_not_return_is_given_up_on_and_settled_later(
         assert (await world.start()).status is Status.STARTING
         await world.until_status(Status.RUNNING)
         assert world.engine.most_at_once[C1] == 1
+
+
+async def test_command_that_reads_a_record_before_its_start_knows_of_it_makes_no_second_actor(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """Whoever comes first has the conversation to itself: a stop of none finds none, and the start goes on after it."""
+    async with open_world(tmp_path, make_store=FaultyStore) as world:
+        await trio.sleep(1)
+        reading = world.supervision.journal._reading
+        await reading.acquire_on_behalf_of("a disk that reads slowly")
+
+        def read_at_last() -> None:
+            disk(world).written = lambda: None
+            reading.release_on_behalf_of("a disk that reads slowly")
+
+        disk(world).written = read_at_last
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(expect_none, world)
+            await wait_all_tasks_blocked()
+            nursery.start_soon(world.start)
+            await wait_all_tasks_blocked()
+            if world.supervision.registry.find(C1) is None:
+                read_at_last()
+        assert await world.statuses() == ["STARTING", "RUNNING"]
+
+
+async def expect_none(world: World) -> None:
+    """Stop a conversation that is not there."""
+    with pytest.raises(NotFound):
+        await world.stop()
 
 
 async def test_poisonous_text_harms_nobody(tmp_path: Path, autojump_clock: MockClock) -> None:
