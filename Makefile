@@ -17,7 +17,8 @@ serve: $(STAMP) ## Run the daemon in the foreground
 	$(BIN)/conversationd serve
 
 test: $(STAMP) check ## Run all checks and tests; sets up what they need
-	@command -v systemd-analyze >/dev/null || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -q -y --no-install-recommends systemd; }
+	@command -v curl >/dev/null && command -v systemd-analyze >/dev/null || \
+		{ $(SUDO) apt-get update -q && $(SUDO) apt-get install -q -y --no-install-recommends curl systemd; }
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest
 	$(BIN)/coverage combine -q
