@@ -149,6 +149,7 @@ class HttpConnection:
         self._limits = limits
         self._stream = stream
         self._sending = trio.Lock()
+        self._reading = trio.CancelScope()
         self._idle = TrioSingleTask()
         self._finished = False
 
@@ -174,12 +175,16 @@ class HttpConnection:
             await self._idle.restart(tasks, self._end_when_idle)
             async with trio.open_nursery() as aside:
                 tasks.aside = aside
-                await self._read()
-                tasks.aside = None
+                try:
+                    await self._read()
+                finally:
+                    tasks.aside = None
                 aside.cancel_scope.cancel()
 
     async def _read(self) -> None:
-        with suppress(*_LOST):
+        # Cancelled with the stream: it may be waiting not for that, but, with a request that came before its turn or an
+        # upgrade that was asked for, until an answer is through that never will be.
+        with suppress(*_LOST), self._reading:
             while data := await self._stream.receive_some(_CHUNK):
                 if not self._finished:
                     await self._protocol.handle(RawData(bytes(data)))
@@ -207,9 +212,8 @@ class HttpConnection:
         finally:
             if not sent:
                 # Cancelled or not: after half a piece nothing can follow.
+                self._reading.cancel()
                 await trio.aclose_forcefully(self._stream)
-        if not sent:
-            await self._protocol.handle(Closed())
 
     async def _end_when_idle(self) -> None:
         with trio.move_on_after(self._limits.idle):
@@ -231,4 +235,5 @@ class HttpConnection:
 
     async def _linger(self) -> None:
         await trio.sleep(self._limits.linger)
+        self._reading.cancel()
         await trio.aclose_forcefully(self._stream)

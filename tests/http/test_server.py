@@ -3,9 +3,11 @@
 from contextlib import suppress
 from pathlib import Path
 
+import attrs
 import httpx2 as httpx
 import pytest
 import trio
+import trio.testing
 from structlog.testing import capture_logs
 
 from supervisor.control.address import TcpAddress, UnixAddress
@@ -276,6 +278,51 @@ async def test_connections_beyond_the_limit_are_refused(service: ScriptedService
             await stream.send_all(get(running))
             assert (await stream.receive_some()).startswith(b"HTTP/1.1 200 ")
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("after", [b"Upgrade: h2c\r\nConnection: Upgrade\r\n\r\n", b"\r\nGET / HTTP/1.1\r\n"])
+async def test_stream_is_let_go_though_its_client_asked_for_more_than_it(running: Running, after: bytes) -> None:
+    """An upgrade that is not made, as Java's and curl's clients ask for, or a request that came before its turn."""
+    ask = b"GET /api/events HTTP/1.1\r\nHost: %s\r\nX-API-Key: %s\r\n" % (host(running), KEY.encode())
+    with trio.fail_after(PATIENCE):
+        async with await dial(running.address) as stream:
+            await stream.send_all(ask + after)
+            await stream.receive_some()
+        for number in range(11, 16):  # what is sent to somebody who is gone fails at the second time
+            running.service.publish(make_event(number))
+            await trio.testing.wait_all_tasks_blocked(0.01)
+    await eventually(lambda: running.server.connections == 0)
+    assert running.service.closed_subscriptions == 1
+
+
+async def test_socket_that_floods_and_does_not_read_is_let_go(running: Running) -> None:
+    """Before anybody listens to it, too: the snapshot is still on its way."""
+    running.service.record = attrs.evolve(running.service.record, labels={"title": "x" * 30_000_000})
+    with trio.fail_after(PATIENCE):
+        async with await dial(running.address) as stream:
+            upgrade = UPGRADE % (host(running), b"")
+            await stream.send_all(upgrade.replace(b"/api/events", b"/api/events?snapshot=true"))
+            await stream.receive_some(10)
+            with suppress(trio.BrokenResourceError):
+                await stream.send_all(b"\x81\x85\0\0\0\0hello" * 1000)
+            await eventually(lambda: running.service.closed_subscriptions == 1)
+    await eventually(lambda: running.server.connections == 0)
+
+
+async def test_request_before_its_turn_does_not_hold_up_the_end(running: Running) -> None:
+    """The first is answered, and the connection ends without the cut that nobody can be kept from."""
+    running.service.gate = trio.Event()
+    with trio.fail_after(PATIENCE):
+        async with await dial(running.address) as stream:
+            await stream.send_all(get(running) * 2)
+            await running.service.waiting.wait()
+            running.server.begin_shutdown()
+            (shelter,) = running.server._shelters
+            await trio.testing.wait_all_tasks_blocked()
+            running.service.gate.set()
+            assert (await stream.receive_some()).startswith(b"HTTP/1.1 200 ")
+            await eventually(lambda: running.server.connections == 0)
+    assert not shelter.cancelled_caught
 
 
 async def test_unanswered_statuses_are_none(client: httpx.AsyncClient, running: Running) -> None:
