@@ -18,7 +18,9 @@ import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.protocol.events import StreamClosed
 from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.protocol.ws_stream import WSStream
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.worker_context import TrioSingleTask, WorkerContext
 from hypercorn.typing import (
@@ -69,6 +71,14 @@ def protocol_config(limits: HttpLimits) -> Config:
 
 class _Http11(H11Protocol):
     """HTTP/1.1 and nothing else: no upgrade to HTTP/2, and no compressed frames, which may hold a bomb."""
+
+    async def handle(self, event: Event) -> None:
+        """Take what came. Whom Hypercorn refuses at the handshake, or for a message too large, it would keep."""
+        await super().handle(event)
+        socket = self.stream
+        if isinstance(socket, WSStream) and (socket.closed or socket.buffer.length > socket.buffer.max_length):
+            socket.closed = False  # what is closed is told no more, and the application has to be told
+            await self.stream_send(StreamClosed(stream_id=socket.stream_id))
 
     async def _check_protocol(self, event: h11.Request) -> None:
         del event

@@ -150,6 +150,7 @@ async def test_client_that_says_nothing_is_let_go(running: Running) -> None:
         b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: h2c\r\nConnection: Upgrade\r\nHTTP2-Settings: AA\r\n\r\n",
         b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n",
         b"CONNECT evil.example:80 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
     ],
 )
 async def test_garbage_ends_at_most_its_own_connection(running: Running, garbage: bytes) -> None:
@@ -190,6 +191,22 @@ async def test_frames_before_the_handshake_is_answered_are_no_incident(running: 
     assert answer[:12] in (b"HTTP/1.1 400", b"HTTP/1.1 101")
     assert await still_serves(running)
     assert not any(line["event"] == "http.request_failed" for line in logs)
+
+
+async def test_message_without_an_end_is_not_kept(running: Running) -> None:
+    """Who sends more than the limit in one message is let go, with 1009, and not listened to any longer."""
+    piece = b"\x01\xff" + (2**20).to_bytes(8, "big") + b"\0\0\0\0" + b"x" * 2**20
+    with trio.fail_after(PATIENCE):
+        async with await dial(running.address) as stream:
+            await stream.send_all(UPGRADE % (host(running), b""))
+            assert (await stream.receive_some()).startswith(b"HTTP/1.1 101 ")
+            await stream.send_all(piece + b"\x00\x81\0\0\0\0x")
+            answer = b""
+            while chunk := await stream.receive_some():
+                answer += chunk
+    assert answer.endswith(b"\x88\x02" + (1009).to_bytes(2, "big"))
+    await eventually(lambda: running.server.connections == 0)
+    assert running.service.closed_subscriptions == 1
 
 
 async def test_no_compression_is_agreed_on(running: Running) -> None:
