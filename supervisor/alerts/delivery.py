@@ -41,6 +41,8 @@ class Deliverer:
         self._clock = clock
         self._random = random
         self._queued = trio.Event()
+        self._after = 0
+        self._refused: set[str] = set()
 
     def wake(self) -> None:
         """There is something in the queue."""
@@ -50,34 +52,45 @@ class Deliverer:
         """Deliver until cancelled."""
         failures = 0
         while True:
-            self._queued = trio.Event()
-            if await self._empty_queue():
+            self._after, self._refused = 0, set()
+            answers = await self._empty_queue()
+            if answers and not self._refused:
                 failures = 0
                 await self._queued.wait()
-            else:
-                await trio.sleep(self._backoff(failures))
-                failures += 1
+                continue
+            again_at = trio.current_time() + self._backoff(failures)
+            failures += 1
+            while answers and await self._more_came(again_at):
+                answers = await self._empty_queue()
+            await trio.sleep_until(again_at)
+
+    async def _more_came(self, until: float) -> bool:
+        """Wait for more in the queue: what was refused, and is behind us, holds up nothing that comes."""
+        with trio.move_on_at(until):
+            await self._queued.wait()
+            return True
+        return False
 
     def _backoff(self, failures: int) -> float:
         spread = 1 + _JITTER * (2 * self._random.random() - 1)
         return min(_MOST, _FIRST * 2.0 ** min(failures, 16)) * spread
 
     async def _empty_queue(self) -> bool:
-        """Try each notice once, as long as the sink answers; says whether nothing is left to try again."""
+        """Try each notice that is before us once; says whether the sink answers, and the journal."""
         await trio.lowlevel.checkpoint()
-        after, refused = 0, set[str]()
+        self._queued = trio.Event()
         try:
-            while page := await self._journal.deliveries(self._name, after, _PAGE):
+            while page := await self._journal.deliveries(self._name, self._after, _PAGE):
                 for delivery in page:
-                    after = delivery.number
-                    if delivery.alert not in refused and not await self._deliver(delivery):
-                        refused.add(delivery.alert)
+                    if delivery.alert not in self._refused and not await self._deliver(delivery):
+                        self._refused.add(delivery.alert)
+                    self._after = delivery.number
         except NotDelivered:
             return False
         except JournalError as error:
             _log.warning("alerts.queue_not_kept", sink=self._name, error=str(error))
             return False
-        return not refused
+        return True
 
     async def _deliver(self, delivery: Delivery) -> bool:
         """Tell the sink and take the notice off the queue, or say that the sink has refused it.

@@ -183,3 +183,20 @@ async def test_sink_that_was_taken_out_of_the_config_is_told_no_more(tmp_path: P
         await trio.sleep(10)
         assert len(sink.tried) == tried
         assert await queue.left() == []
+
+
+async def test_notice_that_is_refused_for_ever_makes_no_other_one_late(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """What is queued later is told at once, and the refused one is tried no oftener for that."""
+    sink = FakeSink(fails=lambda one: NoticeRefused("400") if one.alert == "bad" else None)
+    async with open_queue(tmp_path, sink) as queue:
+        await queue.add("bad")
+        await trio.sleep(5000)
+        tried = len(sink.tried)
+        for number in range(20):
+            await queue.add(f"good{number}")
+            await queue.add("bad", state=OVER)
+            await trio.sleep(1)
+            assert await queue.left() == ["bad"] * (number + 2)
+        assert len(sink.tried) - tried <= 21
