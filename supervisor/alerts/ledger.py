@@ -139,7 +139,7 @@ class AlertLedger:
                 at=self._clock.now(),
                 conversation=turns[0].alert.conversation if turns else None,
                 events=tuple(turn.event() for turn in turns),
-                standing=tuple(alert for cause, alert in after.items() if before.get(cause) != alert),
+                standing=tuple(alert for cause, alert in after.items() if before.get(cause) is not alert),
                 over=tuple(cause for cause in before if cause not in after),
                 notices=tuple(
                     Notice(sink, turn.alert.id, turn.state, turn.body(self._journal.instance))

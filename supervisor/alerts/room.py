@@ -158,10 +158,10 @@ class _Alerts:
         """End what ends by itself."""
         while True:
             now = self.parts.clock.now()
-            ends = [alert.over_at for alert in self.ledger.standing if alert.over_at is not None]
-            for alert in self.ledger.standing:
-                await self.ledger.judge(partial(judge_time, now, alert.cause))
-            wait = min(((end - now).total_seconds() for end in ends if end > now), default=float("inf"))
+            ends = {alert.cause: alert.over_at for alert in self.ledger.standing if alert.over_at is not None}
+            for cause in [cause for cause, end in ends.items() if end <= now]:
+                await self.ledger.judge(partial(judge_time, now, cause))
+            wait = min(((end - now).total_seconds() for end in ends.values() if end > now), default=float("inf"))
             # The wall clock may be stepped meanwhile.
             with trio.move_on_after(min(wait, _LOOK_AT_CLOCK_EVERY)):
                 await self.ledger.changes()

@@ -1,6 +1,8 @@
 """The alerts over a whole supervision: each cause raised once, told, and said to be over."""
 
 import sqlite3
+from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import cast
 
@@ -9,7 +11,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from supervisor.alerts import AlertSettings
+from supervisor.alerts import AlertSettings, room
+from supervisor.alerts.ledger import Standing
+from supervisor.alerts.rules import Outcome
 from supervisor.control.service import SlowSubscriber
 from supervisor.conversation.alerts import AlertKind
 from supervisor.conversation.errors import HistoryGone
@@ -358,3 +362,24 @@ class ForgetfulStore(Store):
             self.failures -= 1
             raise sqlite3.OperationalError("disk I/O error")
         return super().judgement()
+
+
+async def test_what_has_no_end_of_its_own_is_not_asked_for_it(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thousands that stand would each be judged at each change of any."""
+    asked: list[str] = []
+
+    def judge(_now: datetime, cause: str, _standing: Standing) -> Iterable[Outcome]:
+        asked.append(cause)
+        return ()
+
+    monkeypatch.setattr(room, "judge_time", judge)
+    async with open_alerting(tmp_path, settings=NEVER) as alerting:
+        await alerting.world.start()
+        await die(alerting)
+        alerting.box.put(Incident("i1", "conversation.get"))
+        await trio.sleep(590)
+        assert asked == []
+        await trio.sleep(20)
+        assert set(asked) == {"internal:conversation.get"}
