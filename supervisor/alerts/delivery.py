@@ -43,6 +43,7 @@ class Deliverer:
         self._queued = trio.Event()
         self._after = 0
         self._refused: set[str] = set()
+        self._silence: str | None = None
 
     def wake(self) -> None:
         """There is something in the queue."""
@@ -78,7 +79,7 @@ class Deliverer:
     async def _empty_queue(self) -> bool:
         """Try each notice that is before us once; says whether the sink answers, and the journal."""
         await trio.lowlevel.checkpoint()
-        self._queued = trio.Event()
+        self._queued, self._silence = trio.Event(), None
         try:
             while page := await self._journal.deliveries(self._name, self._after, _PAGE):
                 for delivery in page:
@@ -99,17 +100,27 @@ class Deliverer:
             NotDelivered: the sink does not answer.
         """
         await trio.lowlevel.checkpoint()
-        sink = self._sink()
         try:
-            if sink is not None:
-                await sink.tell(delivery)
+            await self._tell(delivery)
         except NotDelivered as error:
+            if not isinstance(error, NoticeRefused):
+                self._silence = str(error)
             if not self._is_too_old(delivery, error):
                 if isinstance(error, NoticeRefused):
                     return False
                 raise
         await self._journal.commit(Told(delivery.number, self._clock.now()))
         return True
+
+    async def _tell(self, delivery: Delivery) -> None:
+        await trio.lowlevel.checkpoint()
+        sink = self._sink()
+        if sink is None:
+            return
+        if self._silence is not None:
+            # It was asked just now, and that may have taken long: what is too old for another try goes at once.
+            raise NotDelivered(self._silence)
+        await sink.tell(delivery)
 
     def _is_too_old(self, delivery: Delivery, error: NotDelivered) -> bool:
         told = {"sink": self._name, "alert": delivery.alert, "state": delivery.state, "error": str(error)}

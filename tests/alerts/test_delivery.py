@@ -14,6 +14,7 @@ from supervisor.alerts.sinks import NotDelivered, NoticeRefused, SinkName
 from supervisor.conversation.alerts import AlertState
 from supervisor.journal.changes import Judged, Notice
 from supervisor.journal.journal import Journal
+from supervisor.journal.ledger import Delivery
 from tests.alerts.alerting import FakeSink
 from tests.fakes.store import FaultyStore
 from tests.world import SimulatedWallClock, inline
@@ -200,3 +201,22 @@ async def test_notice_that_is_refused_for_ever_makes_no_other_one_late(
             await trio.sleep(1)
             assert await queue.left() == ["bad"] * (number + 2)
         assert len(sink.tried) - tried <= 21
+
+
+class HangingSink(FakeSink):
+    """Takes its time, and then does not answer."""
+
+    async def tell(self, delivery: Delivery) -> None:
+        """As the port says."""
+        self.tried.append((trio.current_time(), f"{delivery.alert} {delivery.state}"))
+        await trio.sleep(6 * 3600)
+        raise NotDelivered("no answer")
+
+
+async def test_queue_of_a_sink_that_hangs_is_bounded_by_its_age(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """More is raised than it could be asked about: what is too old goes with one try for all."""
+    async with open_queue(tmp_path, HangingSink()) as queue:
+        for hour in range(96):
+            await queue.add(*(f"{hour}-{number}" for number in range(4)))
+            await trio.sleep(3600)
+        assert len(await queue.left()) <= 31 * 4
