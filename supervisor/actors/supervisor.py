@@ -140,12 +140,18 @@ class Supervisor:
         return record
 
     async def list(
-        self, statuses: Sequence[Status], labels: Mapping[str, str], limit: int, cursor: str | None
+        self,
+        statuses: Sequence[Status],
+        labels: Mapping[str, str],
+        limit: int,
+        cursor: str | None,
+        *,
+        newest_first: bool = False,
     ) -> ConversationPage:
-        """Conversations that have one of the statuses (any, if none is given) and all of the labels."""
+        """Conversations that have one of the statuses (any, if none is given) and all of the labels, oldest first."""
         if cursor is not None and not (cursor.isascii() and cursor.isdigit() and len(cursor) < _LONGEST_CURSOR):
             raise NotFound("this cursor is none that a list has given: begin again without it")
-        page = await self._journal.page(statuses, labels, limit, int(cursor or 0))
+        page = await self._journal.page(statuses, labels, limit, int(cursor or 0), newest_first=newest_first)
         return ConversationPage(page.records, None if page.next_after is None else str(page.next_after))
 
     async def connect(self, conversation: ConversationId) -> AgentAccess:

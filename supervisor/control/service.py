@@ -43,7 +43,7 @@ class Stopped:
 
 @attrs.frozen
 class ConversationPage:
-    """One page of `conversation.list`, oldest first; `next_cursor` is None on the last one."""
+    """One page of a list; `next_cursor` is None on the last one, and goes on in the same order."""
 
     items: tuple[ConversationRecord, ...]
     next_cursor: str | None
@@ -140,9 +140,15 @@ class ConversationService(Protocol):
         """The conversation as it is."""
 
     async def list(
-        self, statuses: Sequence[Status], labels: Mapping[str, str], limit: int, cursor: str | None
+        self,
+        statuses: Sequence[Status],
+        labels: Mapping[str, str],
+        limit: int,
+        cursor: str | None,
+        *,
+        newest_first: bool = False,
     ) -> ConversationPage:
-        """Conversations that have one of the statuses (any, if none is given) and all of the labels."""
+        """Conversations that have one of the statuses (any, if none is given) and all of the labels, oldest first."""
 
     async def connect(self, conversation: ConversationId) -> AgentAccess:
         """How to reach the agent server; RUNNING only."""

@@ -140,9 +140,17 @@ class Journal:
         """Every idempotency key that is kept."""
         return await self._read(self._store.keys)
 
-    async def page(self, statuses: Sequence[Status], labels: Mapping[str, str], limit: int, after: int) -> RecordPage:
-        """Records in the order of their creation, after an ordinal."""
-        return await self._read(partial(self._store.page, statuses, labels, limit, after))
+    async def page(
+        self,
+        statuses: Sequence[Status],
+        labels: Mapping[str, str],
+        limit: int,
+        after: int,
+        *,
+        newest_first: bool = False,
+    ) -> RecordPage:
+        """Records in the order of their creation, or the other way round, after an ordinal; 0 for the first page."""
+        return await self._read(partial(self._store.page, statuses, labels, limit, after, newest_first=newest_first))
 
     async def events(
         self, after: int, through: int | None, conversation: ConversationId | None, limit: int

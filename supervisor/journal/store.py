@@ -24,6 +24,8 @@ from supervisor.journal.schema import migrate
 
 _AMPLE_BYTES: Final = 64 * 1024**2
 _LOG_BYTES: Final = 4 * 1024**2
+_AFTER_ALL: Final = 2**63 - 1
+"""An ordinal that no record has: SQLite gives none above."""
 """As much as SQLite lets its log grow by default: 1000 pages of 4 KiB, before it begins again at the front."""
 
 
@@ -155,15 +157,28 @@ class Store:
         rows = self._reader.execute("SELECT key, conversation, at FROM idempotency_keys")
         return tuple(KnownKey(key, ConversationId(conversation), parse_time(at)) for key, conversation, at in rows)
 
-    def page(self, statuses: Sequence[Status], labels: Mapping[str, str], limit: int, after: int) -> RecordPage:
-        """Records whose ordinal is above `after`, filtered by any of the statuses and all of the labels."""
-        where, values = ["ordinal > ?"], [after, *statuses]
+    def page(
+        self,
+        statuses: Sequence[Status],
+        labels: Mapping[str, str],
+        limit: int,
+        after: int,
+        *,
+        newest_first: bool = False,
+    ) -> RecordPage:
+        """Records that follow the one of the ordinal `after` (0 for the first page), filtered.
+
+        They have one of the statuses, if any is given, and all of the labels.
+        """
+        where, order, values = ["ordinal > ?"], "ASC", [after, *statuses]
+        if newest_first:
+            where, order, values = ["ordinal < ?"], "DESC", [after or _AFTER_ALL, *statuses]
         if statuses:
             where.append(f"status IN ({','.join('?' * len(statuses))})")
         for name, value in labels.items():
             where.append("EXISTS (SELECT 1 FROM json_each(labels) WHERE key = ? AND json_each.value = ?)")
             values += [name, value]
-        sql = f"SELECT ordinal, record FROM conversations WHERE {' AND '.join(where)} ORDER BY ordinal LIMIT ?"  # noqa: S608 - the parts are literals above
+        sql = f"SELECT ordinal, record FROM conversations WHERE {' AND '.join(where)} ORDER BY ordinal {order} LIMIT ?"  # noqa: S608 - the parts are literals above
         rows = self._reader.execute(sql, (*values, limit + 1)).fetchall()
         next_after = rows[limit - 1][0] if len(rows) > limit else None
         return RecordPage(tuple(decode_record(text) for _, text in rows[:limit]), next_after)

@@ -88,6 +88,9 @@ async def test_list_filters_and_pages(tmp_path: Path, autojump_clock: MockClock)
             if cursor is None:
                 break
         assert seen == [f"n{number}" for number in range(7)]
+        newest = await service.list((), {}, 3, None, newest_first=True)
+        older = await service.list((), {}, 9, newest.next_cursor, newest_first=True)
+        assert [record.id for record in (*newest.items, *older.items)] == seen[::-1]
         archived = await service.list((Status.STOPPED, Status.ARCHIVED), {}, 100, None)
         assert [record.id for record in archived.items] == ["n3", "n5"]
         odd = await service.list((Status.RUNNING,), {"parity": "1"}, 100, None)

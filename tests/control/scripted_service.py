@@ -180,9 +180,16 @@ class ScriptedService:
         return self.record
 
     async def list(
-        self, statuses: Sequence[Status], labels: Mapping[str, str], limit: int, cursor: str | None
+        self,
+        statuses: Sequence[Status],
+        labels: Mapping[str, str],
+        limit: int,
+        cursor: str | None,
+        *,
+        newest_first: bool = False,
     ) -> ConversationPage:
         """`list`, as scripted."""
+        assert not newest_first
         await self._do("list", tuple(statuses), dict(labels), limit, cursor)
         if cursor is None:
             return ConversationPage((make_record("c1"), make_record("c2")), "c2")

@@ -208,7 +208,9 @@ async def test_reads_go_through(tmp_path: Path) -> None:
         assert await journal.record(C1) == record()
         assert await journal.live_records() == (record(),)
         assert await journal.keys() == store.keys()
-        assert await journal.page((), {}, 5, 0) == store.page((), {}, 5, 0)
+        for newest in (False, True):
+            expected = store.page((), {}, 5, 0, newest_first=newest)
+            assert await journal.page((), {}, 5, 0, newest_first=newest) == expected
         assert await journal.events(0, None, None, 5) == tuple(desk.heard)
         assert await journal.snapshot() == store.snapshot()
         assert len(journal.instance) == 32

@@ -175,6 +175,17 @@ def test_page_can_end_exactly(store: Store) -> None:
     assert [item.id for item in store.page((), {}, 1, first.next_after).records] == [C2]
 
 
+def test_page_can_begin_with_the_newest(store: Store) -> None:
+    """The same records the other way round, page after page, filtered alike."""
+    store.write([create(C1), create(C2), create(C3)])
+    first = store.page((), {}, 2, 0, newest_first=True)
+    assert [item.id for item in first.records] == [C3, C2]
+    assert first.next_after is not None
+    last = store.page((), {}, 2, first.next_after, newest_first=True)
+    assert ([item.id for item in last.records], last.next_after) == ([C1], None)
+    assert store.page((Status.STOPPED,), {}, 2, 0, newest_first=True).records == ()
+
+
 def test_label_filter_takes_no_part_of_a_name(store: Store) -> None:
     """Names and values are compared whole, whatever is in them."""
     odd = attrs.evolve(create(C1), record=attrs.evolve(record(), labels={"a.b'\"%": "x y", "n": "1"}))
