@@ -1,4 +1,4 @@
-"""Files with a secret of ours: made at the first start, kept where nobody else can read them."""
+"""Files with a secret of ours, kept where nobody else can read them; most are made at the first start."""
 
 import os
 import stat
@@ -35,11 +35,26 @@ def load_secret_text(path: Path, what: str, make: Callable[[], str]) -> str:
         UnsafeSecret: the file is not a regular one, not ours, or open to others; or it cannot be made.
     """
     try:
-        return _read(path, what)
+        return _read(path, what).decode("ascii", errors="replace")
     except FileNotFoundError:
         return _create(path, what, make())
     except OSError as error:
         raise UnsafeSecret(f"the {what} file {path} cannot be read: {error.strerror}") from error
+
+
+def read_secret(path: Path, what: str) -> bytes:
+    """Read the whole of a file that somebody else has made.
+
+    Raises:
+        UnsafeSecret: it does not exist, is not a regular file, not ours, open to others, or larger than 64 KiB.
+    """
+    try:
+        content = _read(path, what)
+    except OSError as error:
+        raise UnsafeSecret(f"the {what} file {path} cannot be read: {error.strerror}") from error
+    if len(content) > _MOST_READ:
+        raise UnsafeSecret(f"the {what} file {path} is larger than {_MOST_READ} bytes")
+    return content
 
 
 def _create(path: Path, what: str, secret: str) -> str:
@@ -55,12 +70,11 @@ def _create(path: Path, what: str, secret: str) -> str:
     return secret
 
 
-def _read(path: Path, what: str) -> str:
+def _read(path: Path, what: str) -> bytes:
     file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(file, "rb") as stream:
         _check(path, what, os.fstat(stream.fileno()))
-        content = stream.read(_MOST_READ)
-    return content.decode("ascii", errors="replace")
+        return stream.read(_MOST_READ + 1)
 
 
 def _check(path: Path, what: str, status: os.stat_result) -> None:
