@@ -127,9 +127,10 @@ class SandboxConfig:
 
 @attrs.frozen
 class AgentConfig:
-    """`[agent]`: the driver of a conversation that names none."""
+    """`[agent]`: the driver of a conversation that names none, and what starts over the V1 routes begin with."""
 
     driver: str = "v1"
+    request_file: Path | None = None
 
 
 @attrs.frozen
@@ -406,7 +407,7 @@ def _config_converter() -> Converter:
     register_table(converter, Allowance, memory=memory_limit, cpus=cpu_limit, pids_limit=pids_limit)
     register_table(converter, _SandboxTable, **SPEC_READERS)
     converter.register_structure_hook(SandboxConfig, _sandbox_hook(converter))
-    register_table(converter, AgentConfig, driver=name)
+    register_table(converter, AgentConfig, driver=name, request_file=_optional_path)
     register_table(converter, Timeouts, **{**_all_keys(Timeouts, duration()), "grace": duration("0s")})
     register_table(
         converter,

@@ -44,6 +44,7 @@ from supervisor.conversation.json import JsonObject
 from supervisor.conversation.lifecycle import Command, Status
 from supervisor.conversation.parse import InvalidSpec, parse_overrides
 from supervisor.conversation.spec import SpecOverrides
+from supervisor.http.agent_request import load_agent_request
 from supervisor.http.keys import ApiKeys, load_api_keys
 from supervisor.incidents import heard_by
 from supervisor.journal.changes import JournalError, Note
@@ -53,6 +54,7 @@ from supervisor.logs import configure_logging
 from supervisor.notify import Notifier, watchdog_interval
 from supervisor.sandbox.docker import DockerProvider, Lanes
 from supervisor.sandbox.port import SandboxProvider
+from supervisor.secret_file import UnsafeSecret
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -73,8 +75,9 @@ _COMMANDS_END_WITHIN: Final = 10.0
 class Settings:
     """The part of the config that a reload replaces."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, agent_request: JsonObject) -> None:
         self.config = config
+        self.agent_request = agent_request
         self.actors = config.actor_settings()
         self.alerts = config.alert_settings()
         self._started_with = config
@@ -87,11 +90,16 @@ class Settings:
         """What every actor reads at each of its steps."""
         return self.actors
 
-    def replace(self, config: Config) -> tuple[str, ...]:
+    def current_agent_request(self) -> JsonObject:
+        """What the V1 routes lay under every start."""
+        return self.agent_request
+
+    def replace(self, config: Config, agent_request: JsonObject) -> tuple[str, ...]:
         """Take a new config; names the sections whose change needs a restart of the daemon."""
         fixed = ("daemon", "control", "http", "docker", "journal")
         waiting = tuple(name for name in fixed if getattr(config, name) != getattr(self.config, name))
         self.config = config
+        self.agent_request = agent_request
         self.actors = config.actor_settings()
         self.alerts = attrs.evolve(config, daemon=self._started_with.daemon).alert_settings()
         return waiting
@@ -110,12 +118,13 @@ async def serve(config: Config, read_config: Callable[[], Config], environ: Mapp
         StateDirError: the state directory cannot be used, or another daemon does.
         NewerSchemaError: its journal was written by a newer version.
         CannotListen: an address of the control channel cannot be had.
-        UnsafeSecret: the file of the token, of the API keys, or of the webhook's secret, cannot be used.
+        UnsafeSecret: the file of the token, of the API keys, of the webhook's secret, or of what agents are handed,
+            cannot be used.
     """
     os.umask(0o077)
     tune_interpreter()
     notifier = Notifier(environ)
-    settings = Settings(config)
+    settings = Settings(config, load_agent_request(config.agent.request_file))
     with (
         locked_state_dir(config.daemon.state_dir) as state_dir,
         closing(_open_store(state_dir / "journal.db")) as store,
@@ -181,7 +190,8 @@ class _Daemon:
         from supervisor.http.server import HttpOptions, HttpServer  # noqa: PLC0415
 
         http = self.settings.config.http
-        options = HttpOptions(keys, http.allowed_hosts, http.cors_origins)
+        agent_request = self.settings.current_agent_request
+        options = HttpOptions(keys, http.allowed_hosts, http.cors_origins, agent_request=agent_request)
         server = HttpServer(self.supervision.supervisor, _parse_spec, options)
         return _Serving((await nursery.start(server.run, http.listen),), server.begin_shutdown)
 
@@ -195,8 +205,9 @@ class _Daemon:
     async def _reload(self) -> None:
         self.notifier.reloading()
         try:
-            waiting = self.settings.replace(self.read_config())
-        except ConfigError as error:
+            config = self.read_config()
+            waiting = self.settings.replace(config, load_agent_request(config.agent.request_file))
+        except (ConfigError, UnsafeSecret) as error:
             _log.error("config.not_reloaded", error=str(error))
             await self._note("reload_failed", str(error))
         else:

@@ -38,7 +38,7 @@ async def test_watchdog_is_fed_only_while_the_journal_answers(tmp_path: Path, au
         peer.setblocking(False)
         async with open_world(tmp_path) as world, trio.open_nursery() as nursery:
             notifier = Notifier({"NOTIFY_SOCKET": address})
-            daemon = _Daemon(Settings(Config()), Config, notifier, world.supervision, None)
+            daemon = _Daemon(Settings(Config(), {}), Config, notifier, world.supervision, None)
             nursery.start_soon(daemon._feed_watchdog, 10.0)
             await trio.sleep(25)
             assert received(peer) == [b"WATCHDOG=1"] * 3
@@ -95,6 +95,6 @@ def test_objects_of_a_wave_of_events_do_not_wake_the_collector(collections: list
 
 def test_reload_names_the_sections_that_need_a_restart() -> None:
     """The listeners are made once: a change of theirs waits."""
-    settings = Settings(Config())
-    assert settings.replace(Config(http=HttpConfig(enabled=True))) == ("http",)
-    assert settings.replace(Config(http=HttpConfig(enabled=True))) == ()
+    settings = Settings(Config(), {})
+    assert settings.replace(Config(http=HttpConfig(enabled=True)), {}) == ("http",)
+    assert settings.replace(Config(http=HttpConfig(enabled=True)), {}) == ()

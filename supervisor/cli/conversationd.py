@@ -13,6 +13,7 @@ from supervisor import __version__
 from supervisor.config import Config, ConfigError, load_config
 from supervisor.control.sockets import CannotListen
 from supervisor.daemon import serve as serve_daemon
+from supervisor.http.agent_request import load_agent_request
 from supervisor.journal.schema import NewerSchemaError
 from supervisor.journal.state_dir import StateDirError
 from supervisor.logs import configure_logging
@@ -81,8 +82,16 @@ def serve(outer_path: Path | None, path: Path | None) -> None:
 @_config_option
 @click.pass_obj
 def check_config(outer_path: Path | None, path: Path | None) -> None:
-    """Check the config file and say what is wrong with it; exits with 78 if anything is."""
-    _read(path or outer_path)
+    """Check the config file and say what is wrong with it; exits with 78 if anything is.
+
+    Run it as the user that the daemon runs as: a file with secrets has to be that user's.
+    """
+    config = _read(path or outer_path)
+    try:
+        load_agent_request(config.agent.request_file)
+    except UnsafeSecret as error:
+        click.echo(f"agent.request_file: {error}", err=True)
+        sys.exit(ExitCode.CONFIG)
     click.echo("The config is good.")
 
 

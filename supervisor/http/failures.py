@@ -43,6 +43,14 @@ STATUS_OF: Final[Mapping[ErrorCode, HTTPStatus]] = {
     ErrorCode.INTERNAL: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
 INVALID: Final = "invalid_params"
+HANDLED: Final = (
+    ConversationdError,
+    InvalidParams,
+    RequestValidationError,
+    WebSocketRequestValidationError,
+    HTTPException,
+)
+"""What a route raises to refuse a request; anything else is a bug."""
 
 _RETRY_SOON: Final = {ErrorCode.BUSY: 1, ErrorCode.SHUTTING_DOWN: 5}
 _log: Final = structlog.stdlib.get_logger("supervisor.http")

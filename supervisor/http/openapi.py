@@ -7,6 +7,7 @@ from typing import Any, Final, TypeAlias
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 
 from supervisor.http.models import ErrorAnswer
 
@@ -21,11 +22,10 @@ _SCHEMES: Final = {
 }
 
 
-def refusals(*statuses: int) -> Responses:
+def refusals(*statuses: int, body: type[BaseModel] = ErrorAnswer) -> Responses:
     """The answers of a route that are no success: those that every route may give, and these."""
     return {
-        status: {"model": ErrorAnswer, "description": HTTPStatus(status).phrase}
-        for status in sorted({*_ALWAYS, *statuses})
+        status: {"model": body, "description": HTTPStatus(status).phrase} for status in sorted({*_ALWAYS, *statuses})
     }
 
 
@@ -43,11 +43,16 @@ def describe(app: FastAPI) -> dict[str, Any]:
 
 
 def allowed_methods(app: FastAPI, path: str) -> str:
-    """The methods that a path takes, as the header `Allow` lists them."""
+    """The methods that a path takes, as the header `Allow` lists them; one without parameters goes before templates."""
+    paths = describe(app)["paths"]
     matching = (
-        operations
-        for template, operations in describe(app)["paths"].items()
-        if re.fullmatch(_PARAMETER.sub("[^/]+", template), path)
+        [paths[path]]
+        if path in paths
+        else [
+            operations
+            for template, operations in paths.items()
+            if re.fullmatch(_PARAMETER.sub("[^/]+", template), path)
+        ]
     )
     return ", ".join(sorted(method.upper() for operations in matching for method in operations))
 

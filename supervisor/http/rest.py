@@ -8,8 +8,7 @@ from fastapi import APIRouter, Header, Path, Query
 from supervisor.control import messages
 from supervisor.control.messages import structure_params
 from supervisor.control.methods import SpecParser, start_request
-from supervisor.control.service import AgentAccess, ConversationService
-from supervisor.conversation.errors import InvalidTransition, NotFound
+from supervisor.control.service import ConversationService
 from supervisor.conversation.ids import ConversationId
 from supervisor.conversation.json import JsonValue
 from supervisor.conversation.lifecycle import Status
@@ -26,6 +25,7 @@ from supervisor.http.models import (
 )
 from supervisor.http.openapi import refusals
 from supervisor.http.routing import StrictRoute
+from supervisor.http.seeing import see
 from supervisor.http.views import acknowledge, show
 
 _Target: TypeAlias = Annotated[str, Path(alias="conversation_id", pattern=ID_PATTERN)]
@@ -112,15 +112,8 @@ class ConversationRoutes:
 
     async def get(self, conversation_id: _Target, legacy_status: _Legacy = False) -> ConversationInfo:
         """The conversation as it is; while it is RUNNING, with what reaches its agent server."""
-        record = await self._service.get(ConversationId(conversation_id))
-        access: AgentAccess | None = None
-        if record.status is Status.RUNNING:
-            try:
-                access = await self._service.connect(record.id)
-            except (InvalidTransition, NotFound):
-                # It has no port, or has left RUNNING meanwhile: then it is shown as it is now, without a key.
-                record = await self._service.get(record.id)
-        return show(record, access, legacy=legacy_status)
+        seen = await see(self._service, await self._service.get(ConversationId(conversation_id)))
+        return show(seen.record, seen.access, legacy=legacy_status)
 
     async def list_page(
         self,

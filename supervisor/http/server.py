@@ -3,7 +3,7 @@
 Nothing that a client does leaves its connection: whatever goes wrong there is logged here and ends there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Final, cast
 
@@ -20,6 +20,7 @@ from supervisor.control.methods import SpecParser
 from supervisor.control.service import ConversationService
 from supervisor.control.sockets import Bound, open_listeners
 from supervisor.control.stream import let_go
+from supervisor.conversation.json import JsonObject
 from supervisor.http.app import make_app
 from supervisor.http.connection import HttpConnection, HttpLimits, protocol_config
 from supervisor.http.gate import Gate, Policy
@@ -35,12 +36,14 @@ _log: Final = structlog.stdlib.get_logger("supervisor.http")
 class HttpOptions:
     """How to serve. `allowed_hosts` are `Host` headers besides the listener's own names.
 
-    `shutdown` is seconds until all connections are gone.
+    `agent_request` says what lies under the request of every start over the V1 routes. `shutdown` is seconds until all
+    connections are gone.
     """
 
     keys: ApiKeys
     allowed_hosts: Sequence[str] = ()
     cors_origins: Sequence[str] = ()
+    agent_request: Callable[[], JsonObject] = dict
     max_connections: int = 512
     shutdown: float = 5.0
     limits: HttpLimits = attrs.field(factory=HttpLimits)
@@ -56,7 +59,7 @@ class HttpServer:
         self._shelters: set[trio.CancelScope] = set()
         self._open = 0
         self._ending = trio.Event()
-        self._app = make_app(service, parse_spec, self._ending, options.limits.keep_alive)
+        self._app = make_app(service, parse_spec, self._ending, options.limits.keep_alive, options.agent_request)
 
     @property
     def connections(self) -> int:

@@ -51,7 +51,7 @@ def show(record: ConversationRecord, access: AgentAccess | None, *, legacy: bool
     """A conversation; with `access` only if it is this caller's to have. `legacy` knows no PAUSED."""
     return ConversationInfo(
         conversation_id=record.id,
-        title=_repaired(record.labels.get("title") or f"Conversation {record.id[:_SHORT_ID]}"),
+        title=title_of(record),
         status=shown_status(record.status, legacy=legacy),
         runtime_status=_runtime_status(record),
         url=None if access is None else access.url,
@@ -63,6 +63,11 @@ def show(record: ConversationRecord, access: AgentAccess | None, *, legacy: bool
         agent_state=_AGENT_STATES[record.execution_status],
         error=None if record.error is None else _problem(record.error),
     )
+
+
+def title_of(record: ConversationRecord) -> str:
+    """What it is called: its label `title`, or by its id."""
+    return repaired(record.labels.get("title") or f"Conversation {record.id[:_SHORT_ID]}")
 
 
 def shown_status(status: Status, *, legacy: bool) -> Status:
@@ -82,14 +87,14 @@ def _runtime_status(record: ConversationRecord) -> RuntimeStatus:
 def _problem(failure: Failure) -> Problem:
     return Problem(
         code=failure.code,
-        message=_repaired(failure.message),
+        message=repaired(failure.message),
         at=format_time(failure.at),
         exit_code=failure.exit_code,
         oom_killed=failure.oom_killed,
-        log_tail=[_repaired(line) for line in failure.log_tail] or None,
+        log_tail=[repaired(line) for line in failure.log_tail] or None,
     )
 
 
-def _repaired(text: str) -> str:
+def repaired(text: str) -> str:
     """Whole characters, even where a sandbox's output had none."""
     return text if text.isascii() else str(json.loads(encode_json(text)))

@@ -169,6 +169,8 @@ async def test_unknown_route_and_method_are_told(client: httpx.AsyncClient) -> N
     wrong = await client.put("/conversations/c1")
     assert (wrong.status_code, error_of(wrong)["code"]) == (405, "method_not_allowed")
     assert wrong.headers["allow"] == "DELETE, GET"
+    plain = await client.put("/api/v1/sandboxes/search")
+    assert plain.headers["allow"] == "GET"
 
 
 async def test_containment_answers_only_what_is_not_answered_yet() -> None:
