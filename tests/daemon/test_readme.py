@@ -98,13 +98,8 @@ def test_check_config_accepts_the_shipped_config() -> None:
 
 async def test_the_curl_examples_run(http_daemon: DaemonProcess, tmp_path: Path) -> None:
     """Each line for curl is carried out by a running daemon, and the events show all of it."""
-    life, events = blocks("bash")
-    address, _ = http_door(http_daemon)
-    script = f"set -eu\n{life}{events.rstrip()} || test $? = 28\n"
-    script = script.replace("/var/lib/conversationd", str(http_daemon.state_dir))
-    script = script.replace("http://127.0.0.1:3000", f"http://{address.authority}")
-    done = await trio.run_process(["bash", "-c", script], capture_stdout=True, capture_stderr=True, cwd=tmp_path)
-    said = done.stdout.decode()
+    life, events = blocks("bash")[:2]
+    said = await run_curl(f"{life}{events.rstrip()} || test $? = 28\n", http_daemon, tmp_path)
     assert said.count('"status":"ok"') == 5
     assert said.count('"success":true') == 3
     assert '"title":"My first"' in said
@@ -112,6 +107,28 @@ async def test_the_curl_examples_run(http_daemon: DaemonProcess, tmp_path: Path)
     assert "event: opened\nid: 0\n" in said
     assert '"kind":"deleted"' in said
     assert (tmp_path / "key.header").stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_front_ends_calls_run(http_daemon: DaemonProcess, tmp_path: Path) -> None:
+    """Each line for the V1 routes is carried out by a running daemon."""
+    (calls,) = [block for block in blocks("bash") if "app-conversations" in block]
+    functions, _, _ = blocks("bash")[0].partition("\n\n")
+    said = await run_curl(f"{functions}\n{calls}", http_daemon, tmp_path)
+    assert '"READY"' in said
+    assert said.count('"success":true') == 3
+    assert [said.count(f'"sandbox_status":"{status}"') for status in ("RUNNING", "PAUSED")] == [1, 1]
+    assert '"title":"My second"' in said
+    assert '"status":"RUNNING","session_api_key":null,"exposed_urls":[]' in said
+
+
+async def run_curl(script: str, daemon: DaemonProcess, directory: Path) -> str:
+    """What a script of the README says, once each of its lines has succeeded."""
+    address, _ = http_door(daemon)
+    script = script.replace("/var/lib/conversationd", str(daemon.state_dir))
+    script = script.replace("http://127.0.0.1:3000", f"http://{address.authority}")
+    command = ["bash", "-c", f"set -eu\n{script}"]
+    done = await trio.run_process(command, capture_stdout=True, capture_stderr=True, cwd=directory)
+    return done.stdout.decode()
 
 
 def test_the_example_config_is_good() -> None:
