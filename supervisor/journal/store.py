@@ -24,9 +24,9 @@ from supervisor.journal.schema import migrate
 
 _AMPLE_BYTES: Final = 64 * 1024**2
 _LOG_BYTES: Final = 4 * 1024**2
+"""As much as SQLite lets its log grow by default: 1000 pages of 4 KiB, before it begins again at the front."""
 _AFTER_ALL: Final = 2**63 - 1
 """An ordinal that no record has: SQLite gives none above."""
-"""As much as SQLite lets its log grow by default: 1000 pages of 4 KiB, before it begins again at the front."""
 
 
 @attrs.frozen
