@@ -1,6 +1,7 @@
 """Files with a secret of ours, kept where nobody else can read them; most are made at the first start."""
 
 import os
+import secrets
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -32,7 +33,8 @@ def load_secret_text(path: Path, what: str, make: Callable[[], str]) -> str:
     """Read the whole file, or make it if it does not exist; what is no ASCII in it comes as U+FFFD.
 
     Raises:
-        UnsafeSecret: the file is not a regular one, not ours, or open to others; or it cannot be made.
+        UnsafeSecret: the file is not a regular one, not ours, open to others, or larger than 64 KiB; or it cannot be
+            made.
     """
     try:
         return _read(path, what).decode("ascii", errors="replace")
@@ -49,22 +51,25 @@ def read_secret(path: Path, what: str) -> bytes:
         UnsafeSecret: it does not exist, is not a regular file, not ours, open to others, or larger than 64 KiB.
     """
     try:
-        content = _read(path, what)
+        return _read(path, what)
     except OSError as error:
         raise UnsafeSecret(f"the {what} file {path} cannot be read: {error.strerror}") from error
-    if len(content) > _MOST_READ:
-        raise UnsafeSecret(f"the {what} file {path} is larger than {_MOST_READ} bytes")
-    return content
 
 
 def _create(path: Path, what: str, secret: str) -> str:
     try:
         path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, _OWNER_ONLY)
-        with os.fdopen(file, "w") as stream:
-            stream.write(f"{secret}\n")
-            stream.flush()
-            os.fsync(stream.fileno())
+        # Written aside first: who ends in the middle leaves no file of this name without a secret.
+        aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        file = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, _OWNER_ONLY)
+        try:
+            with os.fdopen(file, "w") as stream:
+                stream.write(f"{secret}\n")
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.link(aside, path)
+        finally:
+            aside.unlink()
     except OSError as error:
         raise UnsafeSecret(f"the {what} file {path} cannot be made: {error.strerror}") from error
     return secret
@@ -74,7 +79,10 @@ def _read(path: Path, what: str) -> bytes:
     file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(file, "rb") as stream:
         _check(path, what, os.fstat(stream.fileno()))
-        return stream.read(_MOST_READ + 1)
+        content = stream.read(_MOST_READ + 1)
+    if len(content) > _MOST_READ:
+        raise UnsafeSecret(f"the {what} file {path} is larger than {_MOST_READ} bytes")
+    return content
 
 
 def _check(path: Path, what: str, status: os.stat_result) -> None:

@@ -1,5 +1,6 @@
 """The token file."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -89,6 +90,18 @@ def test_load_says_when_the_file_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "dir").symlink_to(tmp_path / "missing")
     with pytest.raises(UnsafeSecret, match="cannot be made"):
         load_token(tmp_path / "dir" / "token")
+
+
+def test_load_that_is_cut_off_leaves_no_empty_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next start would refuse it; and nothing else is left, either."""
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UnsafeSecret, match="cannot be made: No space left"):
+        load_token(tmp_path / "token")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_matches_is_exact_and_takes_anything() -> None:

@@ -69,3 +69,9 @@ def test_load_refuses_a_link(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "real")
     with pytest.raises(UnsafeSecret, match="cannot be read"):
         load_api_keys(tmp_path / "link")
+
+
+def test_load_refuses_more_than_can_be_meant(tmp_path: Path) -> None:
+    """A key that is cut off somewhere would be another key."""
+    with pytest.raises(UnsafeSecret, match="larger than"):
+        load_api_keys(keys_file(tmp_path / "k", f"{ONE}\n" * 4000))
