@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+from contextlib import suppress
 from typing import Final
 
 import attrs
@@ -54,4 +55,5 @@ class AlertCommand:
 
 async def _kill_session(process: trio.Process) -> None:
     await trio.lowlevel.checkpoint()
-    os.killpg(process.pid, signal.SIGKILL)
+    with suppress(ProcessLookupError):  # it ended at this very moment
+        os.killpg(process.pid, signal.SIGKILL)
