@@ -22,7 +22,7 @@ from supervisor import __version__
 from supervisor.actors.clock import SystemClock
 from supervisor.actors.settings import ActorSettings
 from supervisor.actors.supervision import Parts, Supervision, supervise
-from supervisor.agent import NoAgent, open_v1_driver
+from supervisor.agent import NoAgent, open_server_driver, open_v1_driver
 from supervisor.agent.port import AgentDriver
 from supervisor.alerts import (
     AlertParts,
@@ -356,5 +356,5 @@ async def _providers(
 @asynccontextmanager
 async def _drivers() -> AsyncIterator[Mapping[str, AgentDriver]]:
     """The table of agent drivers."""
-    async with open_v1_driver() as v1:
-        yield {driver.name: driver for driver in (v1, NoAgent())}
+    async with open_v1_driver() as v1, open_server_driver() as server:
+        yield {driver.name: driver for driver in (v1, server, NoAgent())}
