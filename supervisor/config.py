@@ -20,7 +20,7 @@ from supervisor.control.address import ControlAddress, TcpAddress, UnixAddress, 
 from supervisor.conversation.alerts import AlertKind
 from supervisor.conversation.parse import SPEC_READERS, cpu_limit, memory_limit, pids_limit, spec_converter
 from supervisor.conversation.restart import RestartPolicy
-from supervisor.conversation.spec import Allowance, PullPolicy, SandboxSpec, SpecOverrides
+from supervisor.conversation.spec import Allowance, PullPolicy, SandboxSpec, SpecOverrides, without_empty
 from supervisor.conversation.strict import (
     NotAllowed,
     Problem,
@@ -377,8 +377,7 @@ def _sandbox_hook(converter: Converter) -> Callable[[object, object], SandboxCon
         given = {field.name: getattr(table, field.name) for field in attrs.fields(SpecOverrides)}
         spec = attrs.evolve(SandboxConfig().spec, **{key: item for key, item in given.items() if item is not None})
         # 0, "" and [] are how the file says "none": TOML has no word for it.
-        spec = attrs.evolve(spec, port=spec.port or None, user=spec.user or None, command=spec.command or None)
-        return SandboxConfig(spec, table.allow)
+        return SandboxConfig(without_empty(spec), table.allow)
 
     return structure
 

@@ -45,8 +45,8 @@ from supervisor.conversation.errors import (
 from supervisor.conversation.events import Created, RecordedEvent, StatusChanged
 from supervisor.conversation.ids import ConversationId, new_conversation_id
 from supervisor.conversation.lifecycle import Act, Command, Refuse, Status, decide
-from supervisor.conversation.record import ConversationRecord
-from supervisor.conversation.spec import SandboxSpec, resolve_spec
+from supervisor.conversation.record import ConversationRecord, Phase
+from supervisor.conversation.spec import LocalImage, SandboxSpec, resolve_spec
 from supervisor.journal.changes import AlreadyExists, Create
 from supervisor.journal.journal import Journal
 
@@ -163,6 +163,21 @@ class Supervisor:
         if record.sandbox is None or record.sandbox.url is None:
             raise NotFound(f"conversation {conversation} has no port to connect to: its spec sets none")
         return AgentAccess(record.sandbox.url, sandbox_key(record))
+
+    def access(self, record: ConversationRecord) -> AgentAccess | None:
+        """How the agent server of this record's sandbox is reached, while it boots and while it is frozen, too."""
+        launched = record.phase in _LAUNCHED if record.status is Status.STARTING else record.status in _REACHABLE
+        if not launched or record.sandbox is None or record.sandbox.url is None:
+            return None
+        return AgentAccess(record.sandbox.url, sandbox_key(record))
+
+    def defaults(self) -> SandboxSpec:
+        """What the sandbox of a start is made from that asks for nothing."""
+        return self._context.settings().sandbox
+
+    async def find_image(self, image: str) -> LocalImage | None:
+        """Look for an image on the host of the default provider's engine; None says that it is not there."""
+        return await self._context.providers[self.defaults().provider].find_image(image)
 
     async def logs(self, conversation: ConversationId, tail: int) -> Sequence[str]:
         """The last lines of the sandbox's output; none once the sandbox is removed."""
@@ -341,3 +356,5 @@ class Supervisor:
 
 
 _LONGEST_CURSOR: Final = 19
+_LAUNCHED: Final = (Phase.BOOT, Phase.AGENT)
+_REACHABLE: Final = (Status.RUNNING, Status.PAUSED)

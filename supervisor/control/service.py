@@ -16,7 +16,7 @@ from supervisor.conversation.ids import ConversationId
 from supervisor.conversation.json import JsonObject
 from supervisor.conversation.lifecycle import Status
 from supervisor.conversation.record import ConversationRecord
-from supervisor.conversation.spec import SpecOverrides
+from supervisor.conversation.spec import LocalImage, SandboxSpec, SpecOverrides
 
 
 @attrs.frozen
@@ -51,7 +51,7 @@ class ConversationPage:
 
 @attrs.frozen
 class AgentAccess:
-    """How a caller reaches the agent server of a RUNNING conversation."""
+    """How a caller reaches the agent server of a conversation."""
 
     url: str
     session_api_key: str = attrs.field(repr=False)
@@ -152,6 +152,18 @@ class ConversationService(Protocol):
 
     async def connect(self, conversation: ConversationId) -> AgentAccess:
         """How to reach the agent server; RUNNING only."""
+
+    def access(self, record: ConversationRecord) -> AgentAccess | None:
+        """How the agent server of this record's sandbox is reached, while it boots and while it is frozen, too.
+
+        None where it has no sandbox that was launched, or no port.
+        """
+
+    def defaults(self) -> SandboxSpec:
+        """What the sandbox of a start is made from that asks for nothing."""
+
+    async def find_image(self, image: str) -> LocalImage | None:
+        """Look for an image on the host of the default provider's engine; None says that it is not there."""
 
     async def logs(self, conversation: ConversationId, tail: int) -> Sequence[str]:
         """The last lines of the sandbox's output."""

@@ -44,7 +44,8 @@ class InvalidSpec(Exception):
 def parse_overrides(value: JsonObject) -> SpecOverrides:
     """Read the `spec` of `conversation.start`. Whether it is allowed is `resolve_spec`'s question.
 
-    `port` 0, `user` "" and `command` [] stand for none of them; null is the same as leaving the key out.
+    `port` 0, `user` and `working_dir` "", `command` and `entrypoint` [] stand for none of them, `runtime` "" for the
+    engine's own; null is the same as leaving the key out.
 
     Raises:
         InvalidSpec: a key is unknown, of the wrong type or out of range; names the first one.
@@ -83,6 +84,16 @@ def environment(value: object) -> Mapping[str, str]:
     return variables
 
 
+def working_directory(value: object) -> str:
+    """Read an absolute path, the root too, or nothing."""
+    return text(value) if value in ("", "/") else absolute_path(value)
+
+
+def runtime_name(value: object) -> str:
+    """Read the name of an OCI runtime, or nothing."""
+    return text(value) if value == "" else name(value)
+
+
 def spec_converter() -> Converter:
     """Make a strict converter that knows mounts."""
     converter = strict_converter()
@@ -96,6 +107,8 @@ SPEC_READERS: Final[Mapping[str, Reader[object]]] = {
     "env": environment,
     "port": integer(0, 65535),
     "workspace": absolute_path,
+    "working_dir": working_directory,
+    "runtime": runtime_name,
     "memory": memory_limit,
     "cpus": cpu_limit,
     "pids_limit": pids_limit,

@@ -19,6 +19,14 @@ class PullPolicy(StrEnum):
 
 
 @attrs.frozen
+class LocalImage:
+    """An image that is on the engine's host: when it was made, in the engine's words, and its size in bytes."""
+
+    created: str
+    size: int
+
+
+@attrs.frozen
 class Mount:
     """A path of the host that the sandbox sees."""
 
@@ -31,7 +39,9 @@ class Mount:
 class SandboxSpec:
     """Everything that makes a sandbox, resolved: the config's `[sandbox]` with a caller's overrides.
 
-    Sizes are bytes, `cpus` is cores (fractions allowed); `command` None is the image's own.
+    Sizes are bytes, `cpus` is cores (fractions allowed); `command`, `entrypoint` and `working_dir` None are the image's
+    own. With an `entrypoint` the image's own command counts no more. `runtime` is the engine's name of an OCI runtime,
+    "" its own default.
     """
 
     provider: str
@@ -48,6 +58,9 @@ class SandboxSpec:
     network: str
     init: bool
     mounts: tuple[Mount, ...] = ()
+    entrypoint: tuple[str, ...] | None = None
+    working_dir: str | None = None
+    runtime: str = ""
 
 
 @attrs.frozen
@@ -68,6 +81,9 @@ class SpecOverrides:
     network: str | None = None
     init: bool | None = None
     mounts: tuple[Mount, ...] | None = None
+    entrypoint: tuple[str, ...] | None = None
+    working_dir: str | None = None
+    runtime: str | None = None
 
 
 @attrs.frozen
@@ -80,6 +96,7 @@ class Allowance:
     env: tuple[str, ...] = ("*",)
     networks: tuple[str, ...] = ()
     providers: tuple[str, ...] = ()
+    runtimes: tuple[str, ...] = ()
     memory: int = 16 * 1024**3
     cpus: float = 16.0
     pids_limit: int = 4096
@@ -102,17 +119,29 @@ def resolve_spec(defaults: SandboxSpec, overrides: SpecOverrides, allow: Allowan
     if overrides.env is not None:
         changes["env"] = {**defaults.env, **overrides.env}
     spec = attrs.evolve(defaults, **changes)
-    # A caller says "none of these" by 0, "" and [], where leaving the key out means the config's.
-    spec = attrs.evolve(spec, port=spec.port or None, user=spec.user or None, command=spec.command or None)
+    spec = without_empty(spec)
     if overrides.image is not None and overrides.image != defaults.image and not _matches(spec.image, allow.pull):
         return attrs.evolve(spec, pull=PullPolicy.NEVER)
     return spec
+
+
+def without_empty(spec: SandboxSpec) -> SandboxSpec:
+    """The spec where 0, "" and [] are None: so "none of these" is said, where leaving the key out means the default."""
+    return attrs.evolve(
+        spec,
+        port=spec.port or None,
+        user=spec.user or None,
+        command=spec.command or None,
+        entrypoint=spec.entrypoint or None,
+        working_dir=spec.working_dir or None,
+    )
 
 
 def _check_choices(defaults: SandboxSpec, overrides: SpecOverrides, allow: Allowance) -> None:
     _check_choice("image", overrides.image, defaults.image, allow.images)
     _check_choice("network", overrides.network, defaults.network, allow.networks)
     _check_choice("provider", overrides.provider, defaults.provider, allow.providers)
+    _check_runtime(overrides.runtime, defaults.runtime, allow.runtimes)
     for name in overrides.env or {}:
         if not _matches(name, allow.env):
             raise Forbidden(
@@ -134,6 +163,15 @@ def _check_choice(name: str, wanted: str | None, default: str, patterns: tuple[s
     if wanted is not None and wanted != default and not _matches(wanted, patterns):
         raise Forbidden(
             f"spec.{name} {wanted!r} is not allowed: [sandbox.allow] permits {list(patterns)}", f"spec.{name}"
+        )
+
+
+def _check_runtime(wanted: str | None, default: str, patterns: tuple[str, ...]) -> None:
+    if wanted is not None and wanted != default and not _matches(wanted, patterns):
+        raise Forbidden(
+            f"spec.runtime {wanted!r} is not allowed: [sandbox.allow] runtimes is {list(patterns)}. To allow it, name "
+            "it there and in `runtimes` of the engine's daemon.json, for the program that it is or another one",
+            "spec.runtime",
         )
 
 

@@ -31,6 +31,9 @@ _KEYS: Final[Mapping[str, JsonObject]] = {
     "pids_limit": {"type": "integer", "minimum": 1, "maximum": 4_194_304},
     "network": _NAME,
     "init": {"type": "boolean"},
+    "entrypoint": {"type": "array", "items": {"type": "string", "pattern": _TEXT}, "maxItems": 1000},
+    "working_dir": {"type": "string", "pattern": f"^({_PATH}|/|)$"},
+    "runtime": {"type": "string", "pattern": r"^[^\s\u0000-\u001f\u007f-\u009f]*$"},
     "mounts": {
         "type": "array",
         "items": {"type": "string", "pattern": f"^{_PATH}:{_PATH}(:ro|:rw)?$"},

@@ -20,7 +20,7 @@ from typing import Protocol
 import attrs
 
 from supervisor.conversation.ids import ConversationId
-from supervisor.conversation.spec import SandboxSpec
+from supervisor.conversation.spec import LocalImage, SandboxSpec
 
 
 class SandboxState(StrEnum):
@@ -139,6 +139,13 @@ class SandboxProvider(Protocol):
             EngineUnavailable: it does not answer.
         """
 
+    async def find_image(self, image: str) -> LocalImage | None:
+        """Look for an image on the engine's host; None says that it is not there.
+
+        Raises:
+            EngineUnavailable: the engine does not answer.
+        """
+
     async def ensure_image(
         self, spec: SandboxSpec, progress: Callable[[PullProgress], Awaitable[None]], stall: float
     ) -> None:
@@ -151,6 +158,8 @@ class SandboxProvider(Protocol):
 
     async def launch(self, plan: SandboxPlan) -> SandboxView:
         """Create the sandbox and start it; or answer with the one of this name that we already own, started.
+
+        A user that the spec gives by numbers owns the workspace, whoever owns that path in the image.
 
         Raises:
             SandboxFailed: the engine refuses it (bad command, bad limit): asking again will not help.

@@ -13,7 +13,7 @@ from supervisor.control.service import EngineStatus, StartRequest
 from supervisor.conversation.errors import NotFound
 from supervisor.conversation.ids import ConversationId
 from supervisor.conversation.lifecycle import Status
-from supervisor.conversation.record import Observed
+from supervisor.conversation.record import Observed, Phase
 from tests.actors.test_life import reach
 from tests.actors.test_restart import name_of
 from tests.world import C1, SETTINGS, open_world
@@ -118,6 +118,33 @@ async def test_connect_gives_address_and_key(tmp_path: Path, autojump_clock: Moc
         assert len({first.session_api_key, second.session_api_key}) == 2
         assert first.session_api_key not in repr(first)
         assert sandbox_key(await world.supervisor.restart(C1, None, force=True)) != first.session_api_key
+
+
+@pytest.mark.parametrize("phase", [None, *Phase])
+async def test_access_is_known_as_soon_as_the_sandbox_is_launched(
+    tmp_path: Path, autojump_clock: MockClock, phase: Phase | None
+) -> None:
+    """While it boots, runs or is frozen; not that of one that is over, whatever the record still says of it."""
+    async with open_world(tmp_path) as world:
+        record = await world.start()
+        access = world.supervisor.access
+        assert access(record) == await world.supervisor.connect(C1)
+        starting = attrs.evolve(record, status=Status.STARTING, phase=phase)
+        assert (access(starting) is not None) is (phase in (Phase.BOOT, Phase.AGENT))
+        assert record.sandbox is not None
+        for status in Status:
+            reachable = status in (Status.RUNNING, Status.PAUSED)
+            assert (access(attrs.evolve(record, status=status)) is not None) is reachable
+        assert access(attrs.evolve(record, sandbox=attrs.evolve(record.sandbox, url=None))) is None
+        assert access(attrs.evolve(record, sandbox=None)) is None
+
+
+async def test_defaults_and_images_are_told(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Those of the settings, and of the default provider."""
+    async with open_world(tmp_path) as world:
+        assert world.supervisor.defaults() == SETTINGS.sandbox
+        assert await world.supervisor.find_image("image") is not None
+        assert await world.supervisor.find_image("other") is None
 
 
 async def test_connect_without_a_port_is_not_found(tmp_path: Path, autojump_clock: MockClock) -> None:

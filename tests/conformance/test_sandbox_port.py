@@ -58,6 +58,16 @@ async def test_launch_of_a_name_that_is_not_ours_is_a_conflict(bench: Bench) -> 
     assert await bench.provider.list_owned() == []
 
 
+async def test_find_image_says_whether_it_is_there(bench: Bench) -> None:
+    """With its size; what is no name of an image is none."""
+    found = await bench.provider.find_image(bench.plan().spec.image)
+    assert found is not None
+    assert found.size > 0
+    assert found.created
+    assert await bench.provider.find_image("no-such-image:1") is None
+    assert await bench.provider.find_image("/no name/of an image") is None
+
+
 async def test_inspect_of_nothing_is_none(bench: Bench) -> None:
     """None says for certain that there is no such sandbox."""
     assert await bench.provider.inspect(bench.provider.sandbox_name(C1, 7)) is None

@@ -23,7 +23,7 @@ from supervisor.conversation.events import RecordedEvent
 from supervisor.conversation.ids import ConversationId
 from supervisor.conversation.lifecycle import Status
 from supervisor.conversation.record import ConversationRecord, Observed, SandboxRef
-from supervisor.conversation.spec import PullPolicy, SandboxSpec
+from supervisor.conversation.spec import LocalImage, PullPolicy, SandboxSpec
 
 NOW = datetime(2025, 11, 22, 12, 30, 15, 42, tzinfo=UTC)
 SESSION_KEY = "the-session-key"
@@ -112,6 +112,7 @@ class ScriptedService:
         self.held = 0
         self.abandoned = trio.Event()
         self.record = make_record()
+        self.images: dict[str, LocalImage] = {}
         self.last_seq: int | None = None
         self.replay: tuple[RecordedEvent, ...] = ()
         self.lines: tuple[str, ...] = ("one", "two")
@@ -199,6 +200,20 @@ class ScriptedService:
         """`connect`, as scripted."""
         await self._do("connect", conversation)
         return AgentAccess("http://127.0.0.1:49153", SESSION_KEY)
+
+    def access(self, record: ConversationRecord) -> AgentAccess | None:
+        """`access`: there is one as long as the record has a URL."""
+        url = None if record.sandbox is None else record.sandbox.url
+        return None if url is None else AgentAccess(url, SESSION_KEY)
+
+    def defaults(self) -> SandboxSpec:
+        """`defaults`: those of the scripted record."""
+        return self.record.spec
+
+    async def find_image(self, image: str) -> LocalImage | None:
+        """`find_image`, among those of the script."""
+        await self._do("find_image", image)
+        return self.images.get(image)
 
     async def logs(self, conversation: ConversationId, tail: int) -> Sequence[str]:
         """`logs`, as scripted."""

@@ -34,6 +34,9 @@ def test_parse_overrides_reads_every_key() -> None:
         "network": "bridge",
         "init": False,
         "mounts": ["/a:/b", "/c:/d:rw"],
+        "entrypoint": ["/init"],
+        "working_dir": "/",
+        "runtime": "runsc",
     }
     assert parse_overrides(spec) == SpecOverrides(
         provider="docker",
@@ -50,6 +53,9 @@ def test_parse_overrides_reads_every_key() -> None:
         network="bridge",
         init=False,
         mounts=(Mount("/a", "/b"), Mount("/c", "/d", read_only=False)),
+        entrypoint=("/init",),
+        working_dir="/",
+        runtime="runsc",
     )
 
 
@@ -57,6 +63,12 @@ def test_parse_overrides_takes_bytes_and_leaves_out_null() -> None:
     """Memory may be a number of bytes, and null is the same as no key."""
     assert parse_overrides({"memory": 8 * 1024**2, "image": None}) == SpecOverrides(memory=8 * 1024**2)
     assert parse_overrides({}) == SpecOverrides()
+
+
+def test_parse_overrides_takes_nothing_for_none_of_them() -> None:
+    """Where a caller wants the image's, or the engine's, own."""
+    nothing: JsonObject = {"working_dir": "", "runtime": "", "entrypoint": []}
+    assert parse_overrides(nothing) == SpecOverrides(working_dir="", runtime="", entrypoint=())
 
 
 @pytest.mark.parametrize(
@@ -72,6 +84,10 @@ def test_parse_overrides_takes_bytes_and_leaves_out_null() -> None:
         ({"pids_limit": 0}, "spec.pids_limit", "from 1 to"),
         ({"port": 65536}, "spec.port", "from 0 to 65535"),
         ({"workspace": "w"}, "spec.workspace", "must be an absolute path"),
+        ({"working_dir": "w"}, "spec.working_dir", "must be an absolute path"),
+        ({"working_dir": "/a/../b"}, "spec.working_dir", "must be an absolute path"),
+        ({"runtime": "a b"}, "spec.runtime", "must be a name without spaces"),
+        ({"entrypoint": "sh"}, "spec.entrypoint", "must be a list"),
         ({"command": "ls -l"}, "spec.command", "must be a list"),
         ({"command": ["ls", 1]}, "spec.command[1]", "must be a string"),
         ({"mounts": ["/a:/b", "/c"]}, "spec.mounts[1]", "is no mount"),

@@ -42,6 +42,9 @@ overrides = st.builds(
     pids_limit=st.none() | st.integers(1, 8192),
     network=st.none() | names,
     init=st.none() | st.booleans(),
+    entrypoint=st.none() | st.lists(names, max_size=3).map(tuple),
+    working_dir=st.none() | names,
+    runtime=st.none() | names,
     mounts=st.none() | st.lists(st.builds(Mount, source=names, target=names), max_size=2).map(tuple),
 )
 
@@ -80,6 +83,7 @@ def test_resolve_spec_leaves_the_defaults_untouched() -> None:
         (SpecOverrides(image="other:1"), "spec.image"),
         (SpecOverrides(network="host"), "spec.network"),
         (SpecOverrides(provider="other"), "spec.provider"),
+        (SpecOverrides(runtime="runsc"), "spec.runtime"),
         (SpecOverrides(pull=PullPolicy.ALWAYS), "spec.pull"),
         (SpecOverrides(env={"LD_PRELOAD": "x"}), "spec.env.LD_PRELOAD"),
         (SpecOverrides(memory=2), "spec.memory"),
@@ -102,12 +106,29 @@ def test_resolve_spec_refuses_what_is_not_allowed_by_its_path(asked: SpecOverrid
         SpecOverrides(image=DEFAULTS.image),
         SpecOverrides(network=DEFAULTS.network),
         SpecOverrides(provider=DEFAULTS.provider),
+        SpecOverrides(runtime=DEFAULTS.runtime),
         SpecOverrides(pull=DEFAULTS.pull),
     ],
 )
 def test_resolve_spec_takes_the_default_that_is_asked_for_by_name(asked: SpecOverrides) -> None:
     """To spell out the config's own choice needs no permission, and changes nothing."""
     assert resolve_spec(DEFAULTS, asked, NOTHING) == DEFAULTS
+
+
+def test_resolve_spec_takes_a_runtime_that_the_allowance_names_and_no_other() -> None:
+    """A weaker one than the config's is none either, and the refusal says what an operator can do."""
+    defaults, allow = attrs.evolve(DEFAULTS, runtime="runsc"), Allowance(runtimes=("kata-*",))
+    assert resolve_spec(defaults, SpecOverrides(runtime="kata-qemu"), allow).runtime == "kata-qemu"
+    for other in ("runc", ""):
+        with pytest.raises(Forbidden, match=r"\[sandbox.allow\] runtimes .* daemon.json"):
+            resolve_spec(defaults, SpecOverrides(runtime=other), allow)
+
+
+def test_resolve_spec_takes_nothing_for_none_of_them() -> None:
+    """So a caller gets the image's own where the config has something else."""
+    defaults = attrs.evolve(DEFAULTS, user="1", command=("sh",), entrypoint=("/init",), working_dir="/srv")
+    nothing = SpecOverrides(port=0, user="", command=(), entrypoint=(), working_dir="")
+    assert resolve_spec(defaults, nothing, Allowance()) == attrs.evolve(DEFAULTS, port=None)
 
 
 @pytest.mark.parametrize("pull", [None, PullPolicy.MISSING, PullPolicy.NEVER])

@@ -46,13 +46,16 @@ class SpecChanges(TypedDict, total=False):
     image: str
     port: int
     network: str
-    user: str
+    user: str | None
     workspace: str
     memory: int
     cpus: float
     pids_limit: int
     init: bool
     mounts: tuple[Mount, ...]
+    entrypoint: tuple[str, ...]
+    working_dir: str
+    runtime: str
 
 
 @attrs.frozen

@@ -271,6 +271,31 @@ async def test_environment_and_user_are_the_plans(bench: Workbench, provider: Do
     assert await provider.logs(view.name, 10) == ("secret value", "1234")
 
 
+@pytest.mark.parametrize(
+    ("user", "told"), [("1234", "1234:0 755"), ("1234:2345", "1234:2345 2775"), ("0", "0:0 755"), ("", "0:0 777")]
+)
+async def test_user_by_numbers_owns_the_workspace(bench: Workbench, user: str, told: str) -> None:
+    """Whoever owns its path in the image. Without one it stays as the image has it: the next sandbox's may differ."""
+    script = "stat -c '%u:%g %a' /workspace; touch /workspace/file"
+    assert await bench.run(script, user=user or None) == [told]
+
+
+async def test_entrypoint_and_directory_are_the_plans(bench: Workbench, provider: DockerProvider) -> None:
+    """In place of the image's; the command goes after the entrypoint."""
+    view = await bench.launch("-c", "pwd; echo $0", "third", entrypoint=("sh",), working_dir="/tmp")
+    await bench.wait_ended(view.name)
+    assert await provider.logs(view.name, 10) == ("/tmp", "third")
+
+
+async def test_runtime_is_the_plans(bench: Workbench) -> None:
+    """The engine is told its name, and one that it does not have fails in words that say what to do."""
+    view = await bench.launch(runtime="runc")
+    container = await trio.to_thread.run_sync(bench.raw.inspect_container, view.name)
+    assert container["HostConfig"]["Runtime"] == "runc"
+    with pytest.raises(SandboxFailed, match=r"no-such-runtime.*daemon\.json"):
+        await bench.launch(incarnation=2, runtime="no-such-runtime")
+
+
 async def test_image_command_is_used_when_none_is_given(bench: Workbench, provider: DockerProvider) -> None:
     """An image without a command of its own then is refused, in words."""
     plan = bench.plan()

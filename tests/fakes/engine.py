@@ -11,7 +11,7 @@ import trio
 
 from supervisor.conversation.errors import Conflict, EngineUnavailable, ImageUnavailable, SandboxFailed
 from supervisor.conversation.ids import ConversationId
-from supervisor.conversation.spec import SandboxSpec
+from supervisor.conversation.spec import LocalImage, SandboxSpec
 from supervisor.sandbox.port import (
     Endpoint,
     EngineInfo,
@@ -144,6 +144,11 @@ class FakeEngine:
         """As the port says."""
         await self._answer("engine")
         return EngineInfo("fake-1", "1.0")
+
+    async def find_image(self, image: str) -> LocalImage | None:
+        """As the port says."""
+        await self._answer("find_image")
+        return LocalImage("2026-01-01T00:00:00Z", 1) if image in self.images else None
 
     async def ensure_image(
         self, spec: SandboxSpec, progress: Callable[[PullProgress], Awaitable[None]], stall: float

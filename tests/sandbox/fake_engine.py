@@ -80,6 +80,7 @@ def fake_engine(path: Path) -> Iterator[FakeEngine]:
             self.wfile.write(b"" if answer.cut else b"0\r\n\r\n")
 
         do_POST = do_GET  # noqa: N815  # the standard library's name
+        do_PUT = do_GET  # noqa: N815  # the same
         do_DELETE = do_GET  # noqa: N815  # the same
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the same

@@ -67,8 +67,16 @@ def test_create_body_carries_the_plan() -> None:
 
 
 def test_create_body_leaves_the_images_own_command_and_user() -> None:
-    """What the spec does not say is the image's."""
-    assert {"Cmd", "User"}.isdisjoint(body(attrs.evolve(SPEC, command=None, user=None)))
+    """What the spec does not say is the image's, and what runs it is the engine's."""
+    made = body(attrs.evolve(SPEC, command=None, user=None))
+    assert {"Cmd", "User", "Entrypoint", "WorkingDir"}.isdisjoint(made)
+    assert "Runtime" not in made["HostConfig"]
+
+
+def test_create_body_has_what_the_spec_puts_in_the_images_place() -> None:
+    """An entrypoint, a directory, and a runtime."""
+    made = body(attrs.evolve(SPEC, entrypoint=("/init", "-x"), working_dir="/", runtime="runsc"))
+    assert (made["Entrypoint"], made["WorkingDir"], made["HostConfig"]["Runtime"]) == (["/init", "-x"], "/", "runsc")
 
 
 def test_port_is_published_on_loopback_only() -> None:

@@ -31,10 +31,11 @@ OWNER = "0123456789abcdef"
 NAMES = Names(OWNER)
 C1 = ConversationId("c1")
 NAME = NAMES.container(C1, 1)
-PLAN = SandboxPlan(C1, 1, SPEC, {})
+PLAN = SandboxPlan(C1, 1, attrs.evolve(SPEC, user=None), {})
 OK = Answer(204)
 FOREIGN_EVENT = {"Action": "start", "Actor": {"ID": "", "Attributes": {}}}
 CREATE = "POST /containers/create"
+OWN = "PUT /containers/f00/archive"
 INSPECT = f"GET /containers/{NAME}/json"
 INSPECT_BY_ID = "GET /containers/f00/json"
 
@@ -91,6 +92,21 @@ async def test_launch_costs_four_requests(engine: FakeEngine, provider: DockerPr
     view = await provider.launch(PLAN)
     assert view.url == "http://127.0.0.1:49153"
     assert engine.asked == ["POST /volumes/create", CREATE, "POST /containers/f00/start", INSPECT_BY_ID]
+
+
+async def test_workspace_is_its_users_before_it_starts(engine: FakeEngine, provider: DockerProvider) -> None:
+    """Also of one that our predecessor has only created; one that cannot be given away is taken back."""
+    plan = SandboxPlan(C1, 1, attrs.evolve(SPEC, user="1000:1000"), {})
+    engine.tell({OWN: Answer()})
+    await provider.launch(plan)
+    assert engine.asked[-3:] == [OWN, "POST /containers/f00/start", INSPECT_BY_ID]
+    engine.tell({CREATE: refusal(409, "the name is taken"), INSPECT: container("created")})
+    await provider.launch(plan)
+    assert engine.asked[-3:] == [OWN, "POST /containers/f00/start", INSPECT_BY_ID]
+    engine.tell({OWN: refusal(403, "marked read-only"), "DELETE /containers/f00": OK})
+    with pytest.raises(SandboxFailed, match="marked read-only"):
+        await provider.launch(plan)
+    assert engine.asked[-2:] == [OWN, "DELETE /containers/f00"]
 
 
 @pytest.mark.parametrize(
@@ -423,6 +439,15 @@ async def test_image_check_tells_trouble_from_refusal(
     engine.tell({"GET /images/tiny/json": answer})
     with pytest.raises(error):
         await provider.ensure_image(SPEC, no_progress, 5)
+
+
+async def test_image_that_is_refused_is_not_found(engine: FakeEngine, provider: DockerProvider) -> None:
+    """An engine in trouble does not say that it is not there."""
+    engine.tell({"GET /images/tiny/json": refusal(400, "invalid reference format")})
+    assert await provider.find_image("tiny") is None
+    engine.tell({"GET /images/tiny/json": refusal(500, "context canceled")})
+    with pytest.raises(EngineUnavailable):
+        await provider.find_image("tiny")
 
 
 async def test_opening_a_stream_is_left_at_once(engine: FakeEngine) -> None:

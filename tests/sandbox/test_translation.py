@@ -62,6 +62,15 @@ def test_refusals_keep_the_engines_words(error: APIError, exit_code: int | None)
     assert str(error.explanation) in translated.message
 
 
+@pytest.mark.parametrize("words", ["Unknown runtime specified runsc", "unknown or invalid runtime name: runsc"])
+def test_runtime_that_the_engine_does_not_know_is_a_refusal_that_says_what_to_do(words: str) -> None:
+    """In the words of older and newer engines; asking again does not help."""
+    translated = translate(refusal(400, words))
+    assert isinstance(translated, SandboxFailed)
+    assert words in translated.message
+    assert "daemon.json" in translated.message
+
+
 def test_missing_image_is_told_apart() -> None:
     """It can be pulled."""
     response = requests.Response()

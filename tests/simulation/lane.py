@@ -77,9 +77,9 @@ class SimulatedClient:
         """List containers."""
         return self._look("list", lambda: self.line.engine.listing(filters["label"]))
 
-    def check_image(self, image: str) -> None:
-        """Raise `ImageNotFound` for an image that is not on the host."""
-        self._look("image", lambda: self.line.engine.check_image(image))
+    def look_at_image(self, image: str) -> EngineJson:
+        """Look at an image."""
+        return self._look("image", lambda: self.line.engine.look_at_image(image))
 
     def inspect_volume(self, name: str) -> EngineJson:
         """Look at a volume."""

@@ -1,8 +1,13 @@
 """docker-py's low-level client, with a time limit on each request and with streams that can be ended."""
 
+import io
+import posixpath
+import tarfile
+import time
 from collections.abc import Mapping
 from typing import Final, Protocol, cast
 
+import attrs
 import docker
 from docker.utils import parse_host
 from requests import PreparedRequest, Response
@@ -10,9 +15,19 @@ from requests import PreparedRequest, Response
 from supervisor.conversation.json import JsonObject
 from supervisor.sandbox.docker.limits import current_limit
 from supervisor.sandbox.docker.transport import UnixAdapter
+from supervisor.sandbox.docker.views import EngineJson
 
 _UNTIL_ASKED: Final = "1.41"
 _UNIX: Final = "http+unix://"
+
+
+@attrs.frozen
+class Owner:
+    """Whose a directory is to be, by numbers, and its mode."""
+
+    user: int
+    group: int
+    mode: int
 
 
 class EngineClient(docker.APIClient):
@@ -48,9 +63,20 @@ class EngineClient(docker.APIClient):
         """Create a container from the body of the engine's own call; answers with its id."""
         return cast("_Internals", self).create_container_from_config(body, name)["Id"]
 
-    def check_image(self, image: str) -> None:
-        """Raise `ImageNotFound` for an image that is not on the host."""
-        cast("_Internals", self).inspect_image(image)
+    def look_at_image(self, image: str) -> EngineJson:
+        """What the engine says of an image; `ImageNotFound` is raised for one that is not on the host."""
+        return cast("_Internals", self).inspect_image(image)
+
+    def own_directory(self, container: str, path: str, owner: Owner) -> None:
+        """Give a directory of a container, running or not, to a user."""
+        parent, name = posixpath.split(path.rstrip("/"))
+        entry = tarfile.TarInfo(name)
+        entry.type, entry.mode, entry.uid, entry.gid = tarfile.DIRTYPE, owner.mode, owner.user, owner.group
+        entry.mtime = int(time.time())
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as archive:
+            archive.addfile(entry)
+        self.put_archive(container, parent, buffer.getvalue())
 
     def open_stream(
         self, method: str, path: str, params: Mapping[str, str], headers: Mapping[str, str] | None = None
@@ -68,7 +94,7 @@ class _Internals(Protocol):
     """What the stubs of `APIClient` leave out, or leave untyped: some of it is for subclasses only."""
 
     def create_container_from_config(self, config: JsonObject, name: str) -> dict[str, str]: ...
-    def inspect_image(self, image: str) -> object: ...
+    def inspect_image(self, image: str) -> EngineJson: ...
 
     def _raise_for_status(self, response: Response) -> None: ...
     def _get_raw_response_socket(self, response: Response) -> object: ...

@@ -1,6 +1,7 @@
 """The engine calls for containers and workspaces. Everything here blocks, and runs in the threads of a lane."""
 
 import math
+import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -12,7 +13,7 @@ from docker.errors import APIError, NotFound
 from supervisor.conversation.errors import Conflict, EngineUnavailable, SandboxFailed
 from supervisor.conversation.ids import ConversationId
 from supervisor.conversation.json import JsonObject
-from supervisor.sandbox.docker.client import EngineClient
+from supervisor.sandbox.docker.client import EngineClient, Owner
 from supervisor.sandbox.docker.hardening import ENGINE_SOCKETS, create_body
 from supervisor.sandbox.docker.names import Names
 from supervisor.sandbox.docker.translation import words_of
@@ -23,6 +24,9 @@ _PAUSES: Final = tuple(0.01 * 2**attempt for attempt in range(9))
 """Seconds between attempts at a name that the engine calls taken, while it shows no container of that name."""
 
 _TAKEN: Final = 409
+_NUMBERS: Final = re.compile(r"(?P<user>[0-9]{1,10})(:(?P<group>[0-9]{1,10}))?")
+_USERS_OWN: Final = 0o755
+_GROUPS_OWN: Final = 0o2775  # what is made in it belongs to the group, too
 _GOING_AWAY: Final = ("removing", "dead")
 
 
@@ -71,8 +75,8 @@ class Containers:
             made = _create(client, name, body)
             if made is not None:
                 self._ids[name] = made
-                return self._start_or_remove(client, name, made)
-            adopted = self._adopt(client, name)
+                return self._start_or_remove(client, plan, made)
+            adopted = self._adopt(client, plan)
             if adopted is not None:
                 return adopted
             # Another create of the same name is under way, such as one that our predecessor asked for as it died.
@@ -179,8 +183,12 @@ class Containers:
         if not self.names.owns_workspace(conversation, volume["Labels"]):
             raise Conflict(f"a volume {name} exists that is not ours: remove or rename it")
 
-    def _start_or_remove(self, client: EngineClient, name: str, container: str) -> SandboxView:
+    def _start_or_remove(self, client: EngineClient, plan: SandboxPlan, container: str) -> SandboxView:
+        name = self.names.container(plan.conversation, plan.incarnation)
+        owner = _owner(plan.spec.user)
         try:
+            if owner is not None:
+                client.own_directory(container, plan.spec.workspace, owner)
             client.start(container)
         except APIError:
             self.remove(client, name)
@@ -190,8 +198,9 @@ class Containers:
             raise SandboxFailed(f"{name} was removed by someone else as soon as it had started")
         return view
 
-    def _adopt(self, client: EngineClient, name: str) -> SandboxView | None:
-        """Take over what has the name; None if it went away."""
+    def _adopt(self, client: EngineClient, plan: SandboxPlan) -> SandboxView | None:
+        """Take over what has the plan's name; None if it went away."""
+        name = self.names.container(plan.conversation, plan.incarnation)
         container = _inspect(client, name)
         if container is None:
             return None
@@ -201,15 +210,15 @@ class Containers:
         if container["State"]["Status"] in _GOING_AWAY:
             self.remove(client, name)
             return None
-        return self._wake(client, name, self._view(name, container))
+        return self._wake(client, plan, self._view(name, container))
 
-    def _wake(self, client: EngineClient, name: str, view: SandboxView) -> SandboxView | None:
+    def _wake(self, client: EngineClient, plan: SandboxPlan, view: SandboxView) -> SandboxView | None:
         if view.state is SandboxState.RUNNING:
             return view
         if view.state is SandboxState.CREATED:
-            return self._start_or_remove(client, name, view.id)
+            return self._start_or_remove(client, plan, view.id)
         (client.unpause if view.state is SandboxState.PAUSED else client.start)(view.id)
-        return self.inspect(client, name)
+        return self.inspect(client, view.name)
 
     def _change(self, client: EngineClient, name: str, change: Callable[[str], None]) -> bool:
         """Change our container; False says that there is none."""
@@ -237,6 +246,16 @@ class Containers:
     def _runs(self, client: EngineClient, name: str) -> bool:
         view = self.inspect(client, name)
         return view is not None and view.state in (SandboxState.RUNNING, SandboxState.PAUSED)
+
+
+def _owner(user: str | None) -> Owner | None:
+    """Who is to own the workspace: a user by numbers. What a name stands for only the image knows, and prepares it."""
+    numbers = _NUMBERS.fullmatch(user or "")
+    if numbers is None:
+        return None
+    if numbers["group"] is None:
+        return Owner(int(numbers["user"]), 0, _USERS_OWN)
+    return Owner(int(numbers["user"]), int(numbers["group"]), _GROUPS_OWN)
 
 
 def _inspect(client: EngineClient, name: str) -> EngineJson | None:

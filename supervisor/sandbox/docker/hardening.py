@@ -58,8 +58,12 @@ def create_body(plan: SandboxPlan, names: Names, cores: int, sockets: Sequence[s
     }
     if spec.command is not None:
         body["Cmd"] = list(spec.command)
+    if spec.entrypoint is not None:
+        body["Entrypoint"] = list(spec.entrypoint)
     if spec.user is not None:
         body["User"] = spec.user
+    if spec.working_dir is not None:
+        body["WorkingDir"] = spec.working_dir
     return body
 
 
@@ -69,6 +73,7 @@ def _host_config(plan: SandboxPlan, names: Names, cores: int, port: int | None) 
     return {
         **_limits(spec, cores),
         "Init": spec.init,
+        **({"Runtime": spec.runtime} if spec.runtime else {}),
         "Privileged": False,
         "CapDrop": ["ALL"],
         "SecurityOpt": ["no-new-privileges"],

@@ -12,7 +12,7 @@ from docker.utils import parse_repository_tag
 from requests import Response
 
 from supervisor.conversation.errors import ImageUnavailable
-from supervisor.conversation.spec import PullPolicy, SandboxSpec
+from supervisor.conversation.spec import LocalImage, PullPolicy, SandboxSpec
 from supervisor.sandbox.docker.client import EngineClient
 from supervisor.sandbox.docker.lanes import Lane
 from supervisor.sandbox.docker.limits import read_limit
@@ -63,6 +63,17 @@ class PullTally:
         return advances
 
 
+async def find_image(looks: Lane, image: str) -> LocalImage | None:
+    """Look for an image; see the port. What is no name of an image is none."""
+    await trio.lowlevel.checkpoint()
+    if not _is_name(image):
+        return None
+    try:
+        return await looks.look(lambda client: _look_for(client, image))
+    except ImageUnavailable:
+        return None
+
+
 async def ensure_image(
     looks: Lane,
     pulls: Lane,
@@ -71,10 +82,10 @@ async def ensure_image(
     stall: float,
 ) -> None:
     """Make the spec's image present; see the port."""
-    if not _REFERENCE.fullmatch(spec.image) or ".." in spec.image:
+    if not _is_name(spec.image):
         raise ImageUnavailable(f"{spec.image!r} is not the name of an image")
     if spec.pull is not PullPolicy.ALWAYS:
-        if await looks.look(lambda client: _is_present(client, spec.image)):
+        if await looks.look(lambda client: _look_for(client, spec.image)) is not None:
             return
         if spec.pull is PullPolicy.NEVER:
             raise ImageUnavailable(f"the image {spec.image} is not on the host, and may not be pulled")
@@ -112,16 +123,20 @@ async def _follow(
         await progress(tally.progress)
 
 
-def _is_present(client: EngineClient, image: str) -> bool:
+def _is_name(image: str) -> bool:
+    return _REFERENCE.fullmatch(image) is not None and ".." not in image
+
+
+def _look_for(client: EngineClient, image: str) -> LocalImage | None:
     try:
-        client.check_image(image)
+        told = client.look_at_image(image)
     except ImageNotFound:
-        return False
+        return None
     except APIError as error:
         if is_refusal(error):
             raise ImageUnavailable(words_of(error)) from error
         raise
-    return True
+    return LocalImage(str(told.get("Created") or ""), int(told.get("Size") or 0))
 
 
 def _begin(client: EngineClient, image: str) -> Response:

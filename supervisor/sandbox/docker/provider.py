@@ -11,14 +11,14 @@ import trio
 
 from supervisor.conversation.errors import SandboxFailed
 from supervisor.conversation.ids import ConversationId
-from supervisor.conversation.spec import SandboxSpec
+from supervisor.conversation.spec import LocalImage, SandboxSpec
 from supervisor.sandbox.docker.client import EngineClient
 from supervisor.sandbox.docker.containers import Containers
 from supervisor.sandbox.docker.endings import Endings
 from supervisor.sandbox.docker.events import EngineWatch
 from supervisor.sandbox.docker.exports import export_directory
 from supervisor.sandbox.docker.hardening import ENGINE_SOCKETS
-from supervisor.sandbox.docker.images import ensure_image
+from supervisor.sandbox.docker.images import ensure_image, find_image
 from supervisor.sandbox.docker.lanes import Lane, Lanes
 from supervisor.sandbox.docker.limits import mutation_limit, read_limit
 from supervisor.sandbox.docker.logs import follow_logs, read_logs
@@ -91,6 +91,10 @@ class DockerProvider:
     async def engine(self) -> EngineInfo:
         """Ask the engine who it is; see the port."""
         return await self._control.look(_engine_info)
+
+    async def find_image(self, image: str) -> LocalImage | None:
+        """Look for an image; see the port."""
+        return await find_image(self._control, image)
 
     async def ensure_image(
         self, spec: SandboxSpec, progress: Callable[[PullProgress], Awaitable[None]], stall: float

@@ -34,6 +34,7 @@ _REFUSAL: Final = (
     "is not running",
     "not paused",
 )
+_UNKNOWN_RUNTIME: Final = ("unknown runtime", "unknown or invalid runtime")
 _NOT_FOUND: Final = ("executable file not found", "no such file or directory")
 _NOT_EXECUTABLE: Final = ("permission denied", "exec format error", "is a directory", "not a directory")
 _COMMAND_NOT_FOUND: Final = 127
@@ -58,6 +59,9 @@ def translate(error: Exception) -> ConversationdError:
     words = words_of(error)
     if isinstance(error, ImageNotFound):
         return ImageUnavailable(f"the image is not on the host: {words}")
+    if isinstance(error, APIError) and any(unknown in words.lower() for unknown in _UNKNOWN_RUNTIME):
+        advice = "install it on the engine's host and name it in `runtimes` of the engine's daemon.json"
+        return SandboxFailed(f"the engine does not know the OCI runtime of the spec: {words}: {advice}")
     if isinstance(error, APIError) and is_refusal(error):
         return SandboxFailed(f"the engine refuses it: {words}", exit_code=_exit_code(words.lower()))
     return EngineUnavailable(f"the Docker Engine does not answer as it should: {words}")
