@@ -19,6 +19,7 @@ from supervisor.conversation.json import JsonObject
 from supervisor.http.failures import HANDLED, Containment, handle
 from supervisor.http.openapi import allowed_methods, describe, operation_id
 from supervisor.http.rest import ConversationRoutes
+from supervisor.http.runtime_api import RuntimeRoutes
 from supervisor.http.streams import EventRoutes
 from supervisor.http.v1_conversations import AppConversationRoutes
 from supervisor.http.v1_sandboxes import SandboxRoutes
@@ -51,6 +52,7 @@ def make_app(
     conversations = ConversationRoutes(service, parse_spec).router()
     for prefix in _PREFIXES:
         app.include_router(conversations, prefix=prefix)
+    app.include_router(RuntimeRoutes(service, parse_spec).router())
     app.include_router(EventRoutes(service, ending, keep_alive).router())
     app.include_router(AppConversationRoutes(service, agent_request).router())
     app.include_router(SandboxRoutes(service).router())

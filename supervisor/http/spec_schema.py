@@ -6,34 +6,37 @@ from typing import Final
 from supervisor.conversation.json import JsonObject
 
 _TEXT: Final = r"^[^\u0000]*$"
-_NAME: Final = {"type": "string", "pattern": r"^[^\s\u0000-\u001f\u007f-\u009f]+$"}
+NAME: Final[JsonObject] = {"type": "string", "pattern": r"^[^\s\u0000-\u001f\u007f-\u009f]+$"}
 _PATH: Final = r"/[^\u0000:/.][^\u0000:/]*(/[^\u0000:/.][^\u0000:/]*)*"
 _SIZE: Final = r"^([1-9][0-9]{0,2}(\.[0-9]{1,6})?(GB|GiB)|[1-9][0-9]{1,5}(\.[0-9]{1,6})?(MB|MiB))$"
 _MEMORY: Final[JsonObject] = {
     "anyOf": [{"type": "string", "pattern": _SIZE}, {"type": "integer", "minimum": 6 * 1024**2, "maximum": 1024**5}]
 }
-_ENVIRONMENT: Final[JsonObject] = {
+ENVIRONMENT: Final[JsonObject] = {
     "type": "object",
     "propertyNames": {"pattern": r"^[^=\u0000]+$"},
     "additionalProperties": {"type": "string", "pattern": _TEXT},
 }
+WORKING_DIRECTORY: Final[JsonObject] = {"type": "string", "pattern": f"^({_PATH}/?|/|)$"}
+RUNTIME: Final[JsonObject] = {"type": "string", "pattern": r"^[^\s\u0000-\u001f\u007f-\u009f]*$"}
+COMMAND: Final[JsonObject] = {"type": "array", "items": {"type": "string", "pattern": _TEXT}, "maxItems": 1000}
 _KEYS: Final[Mapping[str, JsonObject]] = {
-    "provider": _NAME,
-    "image": _NAME,
+    "provider": NAME,
+    "image": NAME,
     "pull": {"type": "string", "enum": ["missing", "always", "never"]},
-    "command": {"type": "array", "items": {"type": "string", "pattern": _TEXT}, "maxItems": 1000},
-    "env": _ENVIRONMENT,
+    "command": COMMAND,
+    "env": ENVIRONMENT,
     "port": {"type": "integer", "minimum": 0, "maximum": 65535},
     "user": {"type": "string", "pattern": _TEXT},
     "workspace": {"type": "string", "pattern": f"^{_PATH}$"},
     "memory": _MEMORY,
     "cpus": {"type": "number", "minimum": 0.01, "maximum": 1024},
     "pids_limit": {"type": "integer", "minimum": 1, "maximum": 4_194_304},
-    "network": _NAME,
+    "network": NAME,
     "init": {"type": "boolean"},
-    "entrypoint": {"type": "array", "items": {"type": "string", "pattern": _TEXT}, "maxItems": 1000},
-    "working_dir": {"type": "string", "pattern": f"^({_PATH}|/|)$"},
-    "runtime": {"type": "string", "pattern": r"^[^\s\u0000-\u001f\u007f-\u009f]*$"},
+    "entrypoint": COMMAND,
+    "working_dir": WORKING_DIRECTORY,
+    "runtime": RUNTIME,
     "mounts": {
         "type": "array",
         "items": {"type": "string", "pattern": f"^{_PATH}:{_PATH}(:ro|:rw)?$"},

@@ -8,6 +8,7 @@ import trio
 from structlog.testing import capture_logs
 
 from supervisor.control.address import ControlAddress, TcpAddress
+from supervisor.control.methods import SpecParser
 from supervisor.control.token import Token
 from supervisor.http.connection import HttpLimits
 from supervisor.http.keys import ApiKeys
@@ -50,11 +51,21 @@ def address() -> ControlAddress:
 
 
 @pytest.fixture
+def spec_parser() -> SpecParser:
+    """How specs are read; a module overrides it."""
+    return parse_spec
+
+
+@pytest.fixture
 async def running(
-    nursery: trio.Nursery, service: ScriptedService, options: HttpOptions, address: ControlAddress
+    nursery: trio.Nursery,
+    service: ScriptedService,
+    options: HttpOptions,
+    address: ControlAddress,
+    spec_parser: SpecParser,
 ) -> Running:
     """The server, listening."""
-    server = HttpServer(service, parse_spec, options)
+    server = HttpServer(service, spec_parser, options)
     return Running(server, service, await nursery.start(server.run, address))
 
 
