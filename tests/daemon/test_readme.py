@@ -14,9 +14,11 @@ import trio
 
 from supervisor.config import parse_config
 from supervisor.control.client import ControlClient
+from tests.daemon.conftest import config_for
+from tests.daemon_fixtures import MakeDaemon
 from tests.daemon_process import DaemonProcess
 from tests.http.conftest import http_daemon
-from tests.http_door import http_door
+from tests.http_door import HTTP, http_door
 from tests.service.service import install_commands
 
 __all__ = ["http_daemon"]
@@ -131,6 +133,20 @@ async def run_curl(script: str, daemon: DaemonProcess, directory: Path) -> str:
     return done.stdout.decode()
 
 
+async def test_the_runtime_api_examples_run(make_daemon: MakeDaemon, tiny_image: str, tmp_path: Path) -> None:
+    """Each line for curl, with a server that is asked for no more than whether it lives."""
+    serve = "cd /tmp; touch ready alive; exec httpd -f -p 8000 -h ."
+    sleeps, serves = '["sleep", "1000"]\nport = 0', f'["sh", "-c", "{serve}"]\nport = 8000'
+    daemon = make_daemon(config_for(tiny_image, HTTP).replace(sleeps, serves))
+    daemon.start()
+    (calls,) = [block for block in blocks("bash") if "/image_exists" in block]
+    functions, _, _ = blocks("bash")[0].partition("\n\n")
+    script = f"{functions}\n{calls}".replace("ghcr.io/openhands/agent-server:latest-python", tiny_image)
+    said = await run_curl(script, daemon, tmp_path)
+    assert '"exists":true' in said
+    assert [said.count(f'"status":"{status}"') for status in ("running", "paused", "stopped")] == [3, 2, 1]
+
+
 def test_the_example_config_is_good() -> None:
     """The small config of the README can be read; `test_alerts` tries the one of the alerts."""
     example, _ = blocks("toml")
@@ -150,7 +166,7 @@ async def test_the_example_requests_are_answered(client: ControlClient) -> None:
 @pytest.mark.usefixtures("client")
 async def test_the_example_program_runs(daemon: DaemonProcess) -> None:
     """The Python example starts a conversation and follows it until it runs."""
-    (example,) = blocks("python")
+    example, _ = blocks("python")  # the other one is the client's of the runtime API, see tests/e2e/test_workspace
     program = example.replace("/run/conversationd/control.sock", str(daemon.socket))
     done = await trio.run_process([sys.executable, "-c", program], capture_stdout=True, cwd=ROOT)
     assert "'to': 'RUNNING'" in done.stdout.decode()

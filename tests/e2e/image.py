@@ -1,5 +1,7 @@
 """The image with the real agent server, built from Debian's and PyPI's packages alone: no image registry is needed.
 
+It has `openhands-workspace`, too: the client of the runtime API by which `test_workspace` judges ours.
+
 `ensure_agent_image` finds the image by a tag that is the hash of its recipe, or builds it in about three minutes. What
 the build needs of the host (name servers, CA certificates, settings of pip) is shown to it in a mount namespace and in
 its environment, so that nothing of it gets into the image, and no mount can outlive the build.
@@ -27,7 +29,7 @@ REPOSITORY: Final = "conversationd-e2e-agent"
 LABEL: Final = "conversationd.e2e"
 PORT: Final = 8000
 
-_PINS: Final = tuple(f"openhands-{part}==1.58.0" for part in ("agent-server", "sdk", "tools"))
+_PINS: Final = tuple(f"openhands-{part}==1.58.0" for part in ("agent-server", "sdk", "tools", "workspace"))
 _DEBIAN: Final = "trixie"
 _MIRROR: Final = "http://deb.debian.org/debian"
 _DEBIAN_PACKAGES: Final = ("python3", "python3-venv", "ca-certificates", "git", "tmux")
@@ -60,6 +62,13 @@ chroot "$ROOT" apt-get clean
 rm -rf "$ROOT"/var/lib/apt/lists/* "$ROOT"/usr/share/doc/* "$ROOT"/usr/share/man/* "$ROOT"/var/log/* "$ROOT"/root/.cache
 mkdir -p "$ROOT/workspace"
 """
+# As in the published image: clients of the runtime API name both.
+_PUBLISHED: Final = """
+chroot "$ROOT" useradd --uid 10001 --create-home openhands
+printf '#!/bin/sh\\nexec /opt/agent/bin/python -m openhands.agent_server "$@"\\n' \\
+    > "$ROOT/usr/local/bin/openhands-agent-server"
+chmod 755 "$ROOT/usr/local/bin/openhands-agent-server"
+"""
 _ENTRYPOINT: Final = ("/opt/agent/bin/python", "-m", "openhands.agent_server", "--host", "0.0.0.0", "--port", str(PORT))
 _CHANGES: Final = (
     f"ENTRYPOINT {json.dumps(_ENTRYPOINT)}",
@@ -84,6 +93,7 @@ class _Step:
 _STEPS: Final = (
     _Step(f"installing Debian {_DEBIAN} (about 80 s)", _BOOTSTRAP),
     _Step(f"installing {_PINS[0]} from PyPI (about 40 s)", _INSTALL),
+    _Step("adding what the published image has", _PUBLISHED),
     _Step("removing what only the build needed", _SLIM),
 )
 

@@ -9,6 +9,7 @@ from tests.daemon_process import DaemonProcess
 from tests.http_door import http_door
 
 EXAMPLES: Final = 3
+PATHS: Final = "^/(api/(conversations|v1)|start|pause|resume|stop|list|sessions|runtime|image_exists|registry_prefix)"
 WITHIN: Final = 240.0
 
 
@@ -24,7 +25,7 @@ def test_running_daemon_keeps_what_its_document_says(http_daemon: DaemonProcess,
         *(str(Path(sys.executable).with_name("schemathesis")), "run"),
         f"http://{address.authority}/openapi.json",
         *("--header", f"X-API-Key: {key}"),
-        *("--include-path-regex", "^/api/(conversations|v1)"),
+        *("--include-path-regex", PATHS),
         *("--exclude-checks", "not_a_server_error"),
         *("--phases", "examples,coverage,fuzzing"),
         *("--max-examples", str(EXAMPLES), "--seed", "1", "--generation-deterministic"),
