@@ -1,5 +1,6 @@
 """The keys and notations of a sandbox spec: those of the config's `[sandbox]` and of a caller's `spec` alike."""
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -28,6 +29,9 @@ from supervisor.conversation.strict import (
 memory_limit: Final = size("6MiB")
 cpu_limit: Final = number(0.01, 1024)
 pids_limit: Final = integer(1, 4_194_304)
+
+
+_RUNTIME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @attrs.define(eq=False, slots=False)
@@ -91,7 +95,10 @@ def working_directory(value: object) -> str:
 
 def runtime_name(value: object) -> str:
     """Read the name of an OCI runtime, or nothing."""
-    return text(value) if value == "" else name(value)
+    word = text(value)
+    if word and not _RUNTIME.fullmatch(word):
+        raise NotAllowed(f'must be a name like "runsc" or "io.containerd.runc.v2", not {shown(word)}')
+    return word
 
 
 def spec_converter() -> Converter:

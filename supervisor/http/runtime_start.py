@@ -43,6 +43,7 @@ def wanted_spec(body: RuntimeStart, defaults: SandboxSpec, parse_spec: SpecParse
 
     Raises:
         InvalidParams: a value is wrong; `path` is the client's own name of it.
+        Forbidden: it asks for a group that a sandbox cannot have; the same.
     """
     command = _words(body.command)
     spec: dict[str, JsonValue] = {"image": body.image, "user": _user(body), "working_dir": body.working_dir}
@@ -111,10 +112,10 @@ def _user(body: RuntimeStart) -> str | None:
     groups = {name: number for name in ("run_as_group", "fs_group") if (number := getattr(body, name)) is not None}
     if body.run_as_user is None:
         for name in groups:
-            raise InvalidParams(name, "needs run_as_user: which user the image has is not known here")
+            raise Forbidden(f"{name} needs run_as_user: which user the image has is not known here", name)
         return None
     if len(set(groups.values())) > 1:
-        raise InvalidParams("fs_group", "must be the same as run_as_group: a sandbox has one group")
+        raise Forbidden("fs_group has to be the same as run_as_group: a sandbox has one group", "fs_group")
     return ":".join(map(str, [body.run_as_user, *set(groups.values())]))
 
 

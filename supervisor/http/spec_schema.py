@@ -18,7 +18,7 @@ ENVIRONMENT: Final[JsonObject] = {
     "additionalProperties": {"type": "string", "pattern": _TEXT},
 }
 WORKING_DIRECTORY: Final[JsonObject] = {"type": "string", "pattern": f"^({_PATH}/?|/|)$"}
-RUNTIME: Final[JsonObject] = {"type": "string", "pattern": r"^[^\s\u0000-\u001f\u007f-\u009f]*$"}
+RUNTIME: Final[JsonObject] = {"type": "string", "pattern": "^([A-Za-z0-9][A-Za-z0-9._-]*)?$"}
 COMMAND: Final[JsonObject] = {"type": "array", "items": {"type": "string", "pattern": _TEXT}, "maxItems": 1000}
 _KEYS: Final[Mapping[str, JsonObject]] = {
     "provider": NAME,

@@ -255,9 +255,6 @@ REFUSED: Final[list[tuple[dict[str, Any], str]]] = [
     ({"runtime_class": "a b"}, "runtime_class"),
     ({"image_pull_policy": "Sometimes"}, "image_pull_policy"),
     ({"run_as_user": -1}, "run_as_user"),
-    ({"fs_group": 1}, "fs_group"),
-    ({"run_as_group": 1}, "run_as_group"),
-    ({"run_as_user": 1, "run_as_group": 2, "fs_group": 3}, "fs_group"),
     ({"gpu": 1}, "gpu"),
 ]
 
@@ -282,6 +279,20 @@ FORBIDDEN: Final = [
     ("spec.env.LD_PRELOAD", "environment.LD_PRELOAD"),
     ("agent", "agent"),
 ]
+
+
+async def test_start_with_a_group_that_it_cannot_have_is_refused(client: httpx.AsyncClient, service: Hosted) -> None:
+    """A sandbox has one group, and only beside its user."""
+    asked: list[tuple[dict[str, int], str]] = [
+        ({"fs_group": 1}, "fs_group"),
+        ({"run_as_group": 1}, "run_as_group"),
+        ({"run_as_user": 1, "run_as_group": 2, "fs_group": 3}, "fs_group"),
+    ]
+    await trio.lowlevel.checkpoint()
+    for groups, path in asked:
+        answer = await client.post("/start", json={**START, **groups})
+        assert (answer.status_code, answer.json()["error"]["path"]) == (403, path)
+    assert service.calls == []
 
 
 async def test_start_that_the_config_forbids_names_what_asked_for_it(
