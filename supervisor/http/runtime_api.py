@@ -20,20 +20,18 @@ from weakref import WeakValueDictionary
 
 import trio
 from fastapi import APIRouter, Path, Query
-from fastapi.exceptions import RequestValidationError
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from supervisor.control.messages import MAX_IDS, InvalidParams
+from supervisor.control.messages import MAX_IDS
 from supervisor.control.methods import SpecParser
 from supervisor.control.service import ConversationService, StartRequest
 from supervisor.control.wire import encode_json
-from supervisor.conversation.errors import ConversationdError, Forbidden, NotFound
+from supervisor.conversation.errors import Forbidden, NotFound
 from supervisor.conversation.ids import ConversationId, new_conversation_id
 from supervisor.conversation.lifecycle import Status
 from supervisor.conversation.record import ConversationRecord
-from supervisor.http.failures import answer_to
+from supervisor.http.failures import HANDLED, answer_to
 from supervisor.http.models import ID_PATTERN
 from supervisor.http.models_runtime import (
     SESSION_PATTERN,
@@ -63,7 +61,6 @@ _QUERY_ERRORS: Final = refusals(404, body=RuntimeErrorAnswer)
 _ENGINE_ERRORS: Final = refusals(503, body=RuntimeErrorAnswer)
 _COMMAND_ERRORS: Final = refusals(404, 409, 429, 503, 504, body=RuntimeErrorAnswer)
 _START_ERRORS: Final = refusals(409, 429, 503, 504, body=RuntimeErrorAnswer)
-_HANDLED: Final = (ConversationdError, InvalidParams, RequestValidationError, HTTPException)
 
 _Session: TypeAlias = Annotated[str, Path(pattern=SESSION_PATTERN)]
 _Runtime: TypeAlias = Annotated[str, Path(pattern=ID_PATTERN)]
@@ -80,7 +77,7 @@ class RuntimeRoute(StrictRoute):
             await trio.lowlevel.checkpoint()
             try:
                 return await handler(request)
-            except _HANDLED as error:
+            except HANDLED as error:
                 answer = answer_to(error)
                 body = encode_json({"error": dict(answer.error), "detail": answer.error["message"]})
                 return Response(body, answer.status.value, dict(answer.headers), "application/json")
@@ -223,8 +220,8 @@ class RuntimeRoutes:
 
     async def _find(self, session: str) -> ConversationRecord | None:
         """The newest runtime of a session."""
-        found = await self._find_all(_KNOWN, {SESSION_LABEL: session})
-        return found[-1] if found else None
+        page = await self._service.list(_KNOWN, {SESSION_LABEL: session}, 1, None, newest_first=True)
+        return page.items[0] if page.items else None
 
     async def _find_all(self, statuses: Sequence[Status], labels: Mapping[str, str]) -> list[ConversationRecord]:
         """All runtimes, oldest first."""

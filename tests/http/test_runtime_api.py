@@ -77,11 +77,18 @@ class Hosted(ScriptedService):
         return self.records[conversation]
 
     async def list(
-        self, statuses: Sequence[Status], labels: Mapping[str, str], limit: int, cursor: str | None
+        self,
+        statuses: Sequence[Status],
+        labels: Mapping[str, str],
+        limit: int,
+        cursor: str | None,
+        *,
+        newest_first: bool = False,
     ) -> ConversationPage:
         """Those that match, one on each page."""
         await trio.lowlevel.checkpoint()
         found = [r for r in self.records.values() if r.status in statuses and labels.items() <= dict(r.labels).items()]
+        found = found[::-1] if newest_first else found
         number = int(cursor or 0)
         return ConversationPage(tuple(found[number : number + 1]), str(number + 1) if number + 1 < len(found) else None)
 
