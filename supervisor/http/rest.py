@@ -123,7 +123,10 @@ class ConversationRoutes:
         legacy_status: _Legacy = False,
     ) -> ConversationPage:
         """Conversations that have one of the statuses, page by page; without the keys to their agent servers."""
-        page = await self._service.list(status or (), {}, limit, page_id)
+        statuses = status or []
+        if legacy_status and Status.STOPPED in statuses:
+            statuses = [*statuses, Status.PAUSED]  # which these clients are shown as STOPPED
+        page = await self._service.list(statuses, {}, limit, page_id)
         results = [show(record, None, legacy=legacy_status) for record in page.items]
         return ConversationPage(results=results, next_page_id=page.next_cursor)
 

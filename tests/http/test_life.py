@@ -135,10 +135,19 @@ async def test_hanging_up_in_the_middle_of_a_start_cancels_nothing(
     assert (await daemon_client.get("/conversations/c1")).json()["status"] == "RUNNING"
 
 
+async def until_alerted(daemon: DaemonProcess, cause: str) -> None:
+    """Wait until an alert with this cause is raised."""
+    address, key = http_door(daemon)
+    async with event_source(address, "?since=0", X_API_Key=key) as events:
+        async for event in events:
+            if event.data.get("kind") == "alert" and event.data["data"]["cause"] == cause:
+                return
+
+
 async def test_refusals_of_the_real_daemon_have_their_status(
     make_daemon: Callable[[str], DaemonProcess], tiny_image: str
 ) -> None:
-    """Not found, illegal, no room, not allowed, no image, no time."""
+    """Not found, illegal, no room, not allowed, no image, and what ends as 500 with an alert."""
     daemon = make_daemon(config_for(tiny_image, f"{HTTP}[capacity]\nmax_running = 1\n"))
     daemon.start()
     async with http_client(*http_door(daemon)) as client:
@@ -149,6 +158,7 @@ async def test_refusals_of_the_real_daemon_have_their_status(
 
         assert await refused("/c1/pause") == (404, "not_found")
         assert await refused("/c0/start", {"spec": {"image": "no-such-image:1"}}) == (500, "image_unavailable")
+        await until_alerted(daemon, "internal:http: image_unavailable")
         assert await refused("/c2/start", {"spec": {"memory": "1TiB"}}) == (403, "forbidden")
         assert await refused("/c2/start", {"spec": {"memory": 5.5}}) == (400, "invalid_params")
         assert (await client.post("/api/conversations/c1/start")).status_code == 200

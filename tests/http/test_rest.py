@@ -264,6 +264,13 @@ async def test_list_goes_page_by_page(client: httpx.AsyncClient, running: Runnin
     ]
 
 
+async def test_list_of_what_is_stopped_has_what_is_shown_so(client: httpx.AsyncClient, running: Running) -> None:
+    """A client that knows five statuses would find what is PAUSED in none of its lists."""
+    await client.get("/conversations", params={"status": "STOPPED", "legacy_status": "1"})
+    await client.get("/conversations", params={"status": "RUNNING", "legacy_status": "1"})
+    assert [call[1] for call in running.service.calls] == [(Status.STOPPED, Status.PAUSED), (Status.RUNNING,)]
+
+
 async def test_openapi_document_is_published_and_complete(client: httpx.AsyncClient) -> None:
     """Every route with its own name, the error body everywhere, keys, and none of FastAPI's own 422."""
     document = (await client.get("/openapi.json")).json()
