@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Final
+from typing import Final, TypeVar
 from unittest import mock
 
 import attrs
@@ -30,7 +30,9 @@ from supervisor.sandbox.docker import DockerProvider, Lanes, containers, events,
 from tests.simulation.agent import Agents, SimulatedDriver
 from tests.simulation.docker import Call, Engine
 from tests.simulation.lane import SimulatedLane, wait_for
-from tests.world import SPEC, inline
+from tests.world import SPEC
+
+_T = TypeVar("_T")
 
 SETTINGS: Final = ActorSettings(
     sandbox=SPEC,
@@ -53,6 +55,7 @@ SETTINGS: Final = ActorSettings(
 )
 _EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 _DOWN_FOR: Final = 0.3
+_DISK_TAKES: Final = (0.0, 0.0001, 0.0002, 0.003, 0.02)
 
 
 class WallClock:
@@ -169,6 +172,15 @@ class Life:
         self._calls: list[Call] = []
         self._incidents = IncidentBox()
 
+    async def _offload(self, call: Callable[[], _T], limiter: trio.CapacityLimiter) -> _T:
+        """A thread that reads or writes: it takes a while, what it does is done at once somewhere in it."""
+        async with limiter:
+            with trio.CancelScope(shield=True):  # nobody leaves a thread
+                await trio.sleep(self.host.random.choice(_DISK_TAKES))
+                outcome = call()
+                await trio.sleep(self.host.random.choice(_DISK_TAKES))
+        return outcome
+
     async def run(self) -> None:
         """Live until killed or restarted."""
         await trio.lowlevel.checkpoint()
@@ -185,7 +197,7 @@ class Life:
             settings=lambda: SETTINGS,
             clock=self.host.wall,
             random=Random(self.host.random.random()),
-            offload=inline,
+            offload=self._offload,
         )
         try:
             with self.scope, heard_by(self._hear):

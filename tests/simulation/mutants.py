@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import datetime
 from typing import Any, Final
 from unittest import mock
@@ -19,6 +19,7 @@ import trio
 from supervisor.actors import boot, effects, sight
 from supervisor.actors.boot import Boot
 from supervisor.actors.context import ActorContext
+from supervisor.actors.creations import Creations
 from supervisor.actors.engines import EngineSight
 from supervisor.actors.findings import Died
 from supervisor.actors.keeper import RecordKeeper
@@ -26,6 +27,7 @@ from supervisor.actors.sight import SandboxSight
 from supervisor.alerts.delivery import Deliverer
 from supervisor.conversation.errors import ConversationdError
 from supervisor.conversation.events import Event, RecordedEvent
+from supervisor.conversation.ids import ConversationId
 from supervisor.conversation.json import JsonObject
 from supervisor.conversation.record import ConversationRecord, Intent, Phase
 from supervisor.conversation.restart import Cause, PastRestart, RestartDecision, RestartPolicy, decide_restart
@@ -83,6 +85,18 @@ def _answer_before_commit() -> Iterator[None]:
             await real_stopped(keeper, *told)
 
     with mock.patch.object(RecordKeeper, "_commit", commit), mock.patch.object(effects, "_stopped", stopped):
+        yield
+
+
+@contextmanager
+def _decide_without_a_claim() -> Iterator[None]:
+    real = Creations.claiming
+
+    def claim(self: Creations, conversation: ConversationId) -> AbstractContextManager[None]:
+        # Only who makes a conversation claims it, not who reads its record to take it up.
+        return real(self, conversation) if len(self) else nullcontext()
+
+    with mock.patch.object(Creations, "claiming", claim):
         yield
 
 
@@ -248,6 +262,7 @@ def _take_a_notice_off_before_it_is_told() -> Iterator[None]:
 MUTANTS: Final[Mapping[str, Callable[[], AbstractContextManager[None]]]] = {
     "announce before commit": _announce_before_commit,
     "answer before commit": _answer_before_commit,
+    "decide without a claim": _decide_without_a_claim,
     "forget the intent": _forget_the_intent,
     "create again without looking": _create_again_without_looking,
     "keep the last container": _keep_the_last_container,

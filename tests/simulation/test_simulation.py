@@ -49,6 +49,11 @@ REGRESSIONS: Final = {
         Step(0.0, Kind.PAUSE, "c1"),
         Step(1.0, Kind.KILL),
     ),
+    "a command that comes just before its start makes no second actor": tuple(
+        step
+        for conversation in ("c1", "c2", "c3")
+        for step in (Step(1.0, Kind.STOP, conversation), Step(0.0, Kind.START, conversation))
+    ),
     "a boot that runs out of memory is tried once more": (
         Step(0.0, Kind.BOOT_FATE, Fate.OUT_OF_MEMORY.name, 2.0),
         Step(0.1, Kind.START, "c1"),
