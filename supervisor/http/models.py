@@ -164,3 +164,13 @@ class ErrorAnswer(Model):
     """The body of every answer that is no success."""
 
     error: ErrorDetail
+
+
+class WordedErrorAnswer(ErrorAnswer):
+    """The same, with `detail` and `message` for clients that look for the words there.
+
+    A request that does not get as far as a route is answered without them.
+    """
+
+    detail: str | None = None
+    message: str | None = None

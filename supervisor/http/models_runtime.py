@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal, TypeAlias
 from pydantic import Field, WithJsonSchema
 
 from supervisor.conversation.json import JsonObject
-from supervisor.http.models import ErrorDetail, Id, Model
+from supervisor.http.models import Id, Model
 from supervisor.http.spec_schema import COMMAND, ENVIRONMENT, NAME, RUNTIME, WORKING_DIRECTORY
 
 SESSION_PATTERN: Final = r"^[A-Za-z0-9_][A-Za-z0-9._:@+-]{0,255}$"
@@ -131,10 +131,3 @@ class RegistryPrefix(Model):
     """What `/registry_prefix` answers."""
 
     registry_prefix: str
-
-
-class RuntimeErrorAnswer(Model):
-    """The body of every answer that is no success; `detail` is what clients show of it."""
-
-    error: ErrorDetail
-    detail: str | None = None

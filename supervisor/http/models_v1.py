@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from supervisor.conversation.record import ExecutionStatus
-from supervisor.http.models import ErrorDetail, Id, JsonMapping, LabelValue, Model, ShortText, Time
+from supervisor.http.models import Id, JsonMapping, LabelValue, Model, ShortText, Time
 
 MOST_IDS: Final = 100
 """How many can be looked up at once: what the front end asks for at most."""
@@ -215,15 +215,3 @@ class StartTaskPage(Model):
 
     items: list[StartTask]
     next_page_id: str | None
-
-
-class V1ErrorAnswer(Model):
-    """The body of every answer that is no success.
-
-    `detail` is what the original's has, `message` what its front end shows; a request that does not get as far as a
-    route is answered without them.
-    """
-
-    error: ErrorDetail
-    detail: str | None = None
-    message: str | None = None

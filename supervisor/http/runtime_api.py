@@ -11,42 +11,37 @@ What the clients expect, beside what `runtime_views` says, from the same sources
   (`remote_runtime_api_timeout`) or 300 seconds only. So it comes when the server is ready, which a failed boot in
   between cannot make wrong any more, but at the latest soon after 8 seconds, and then they poll.
 - `/stop` is how they forget a runtime: nothing else would ever remove what it leaves behind, so nothing is left.
-- They read a `detail` where something fails (`openhands/runtime/utils/request.py`).
+- They read a `detail` where something fails: see `routing`.
 """
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Annotated, Any, Final, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Final, TypeAlias
 from weakref import WeakValueDictionary
 
 import trio
 from fastapi import APIRouter, Path, Query
-from starlette.requests import Request
-from starlette.responses import Response
 
 from supervisor.control.messages import MAX_IDS
 from supervisor.control.methods import SpecParser
 from supervisor.control.service import ConversationService, StartRequest
-from supervisor.control.wire import encode_json
 from supervisor.conversation.errors import Forbidden, NotFound
 from supervisor.conversation.ids import ConversationId, new_conversation_id
 from supervisor.conversation.lifecycle import Status
 from supervisor.conversation.record import ConversationRecord
-from supervisor.http.failures import HANDLED, answer_to
-from supervisor.http.models import ID_PATTERN
+from supervisor.http.models import ID_PATTERN, WordedErrorAnswer
 from supervisor.http.models_runtime import (
     SESSION_PATTERN,
     ImageAnswer,
     ImageDetails,
     RegistryPrefix,
     RuntimeCommand,
-    RuntimeErrorAnswer,
     RuntimeInfo,
     RuntimeList,
     RuntimeStart,
     SessionId,
 )
 from supervisor.http.openapi import refusals
-from supervisor.http.routing import StrictRoute
+from supervisor.http.routing import WordedRoute
 from supervisor.http.runtime_start import in_clients_words, is_met_by, wanted_spec
 from supervisor.http.runtime_views import SESSION_LABEL, show_runtime
 
@@ -57,32 +52,13 @@ _PAGE: Final = 1000
 _LISTED: Final = (Status.STARTING, Status.RUNNING, Status.PAUSED, Status.ERROR)
 _KNOWN: Final = (*_LISTED, Status.STOPPED)
 _OVER: Final = (Status.STOPPED, Status.ERROR)
-_QUERY_ERRORS: Final = refusals(404, body=RuntimeErrorAnswer)
-_ENGINE_ERRORS: Final = refusals(503, body=RuntimeErrorAnswer)
-_COMMAND_ERRORS: Final = refusals(404, 409, 429, 503, 504, body=RuntimeErrorAnswer)
-_START_ERRORS: Final = refusals(409, 429, 503, 504, body=RuntimeErrorAnswer)
+_QUERY_ERRORS: Final = refusals(404, body=WordedErrorAnswer)
+_ENGINE_ERRORS: Final = refusals(503, body=WordedErrorAnswer)
+_COMMAND_ERRORS: Final = refusals(404, 409, 429, 503, 504, body=WordedErrorAnswer)
+_START_ERRORS: Final = refusals(409, 429, 503, 504, body=WordedErrorAnswer)
 
 _Session: TypeAlias = Annotated[str, Path(pattern=SESSION_PATTERN)]
 _Runtime: TypeAlias = Annotated[str, Path(pattern=ID_PATTERN)]
-
-
-class RuntimeRoute(StrictRoute):
-    """A route whose errors also say in `detail` what these clients show."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The route's handler, with its errors answered so."""
-        handler = super().get_route_handler()
-
-        async def answering(request: Request) -> Response:
-            await trio.lowlevel.checkpoint()
-            try:
-                return await handler(request)
-            except HANDLED as error:
-                answer = answer_to(error)
-                body = encode_json({"error": dict(answer.error), "detail": answer.error["message"]})
-                return Response(body, answer.status.value, dict(answer.headers), "application/json")
-
-        return answering
 
 
 class RuntimeRoutes:
@@ -95,7 +71,7 @@ class RuntimeRoutes:
 
     def router(self) -> APIRouter:
         """The routes, at the root."""
-        router = APIRouter(route_class=RuntimeRoute, tags=["runtimes"])
+        router = APIRouter(route_class=WordedRoute, tags=["runtimes"])
         router.add_api_route("/start", self.start, methods=["POST"], responses=_START_ERRORS)
         for command in (self.pause, self.resume, self.stop):
             router.add_api_route(f"/{command.__name__}", command, methods=["POST"], responses=_COMMAND_ERRORS)

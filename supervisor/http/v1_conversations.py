@@ -24,9 +24,10 @@ from supervisor.http.models_v1 import (
     StartTask,
     StartTaskPage,
 )
+from supervisor.http.routing import WordedRoute
 from supervisor.http.seeing import see
 from supervisor.http.v1_records import Search, find, find_all, new_id, search
-from supervisor.http.v1_routing import Moment, PageSize, V1Route, v1_refusals
+from supervisor.http.v1_routing import Moment, PageSize, v1_refusals
 from supervisor.http.v1_views import TITLE, TRIGGER, show_conversation, show_task
 from supervisor.http.views import title_of
 
@@ -48,7 +49,7 @@ class AppConversationRoutes:
 
     def router(self) -> APIRouter:
         """The routes, at their paths."""
-        router = APIRouter(prefix="/api/v1/app-conversations", route_class=V1Route, tags=["V1 conversations"])
+        router = APIRouter(prefix="/api/v1/app-conversations", route_class=WordedRoute, tags=["V1 conversations"])
         router.add_api_route("", self.start, methods=["POST"], responses=_START_ERRORS)
         router.add_api_route("", self.look_up, methods=["GET"], responses=_LOOK_ERRORS)
         router.add_api_route("/search", self.search, methods=["GET"], responses=_SEARCH_ERRORS)

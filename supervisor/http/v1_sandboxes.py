@@ -15,8 +15,9 @@ from supervisor.conversation.lifecycle import Status
 from supervisor.conversation.record import ConversationRecord
 from supervisor.http.models import Success
 from supervisor.http.models_v1 import MOST_IDS, SandboxInfo, SandboxPage
+from supervisor.http.routing import WordedRoute
 from supervisor.http.v1_records import Search, find, find_all, search
-from supervisor.http.v1_routing import PageSize, V1Route, v1_refusals
+from supervisor.http.v1_routing import PageSize, v1_refusals
 from supervisor.http.v1_views import show_sandbox
 
 _Ids: TypeAlias = Annotated[list[str], Query(alias="id", max_length=MOST_IDS)]
@@ -37,7 +38,7 @@ class SandboxRoutes:
 
     def router(self) -> APIRouter:
         """The routes, at their paths."""
-        router = APIRouter(prefix="/api/v1/sandboxes", route_class=V1Route, tags=["V1 sandboxes"])
+        router = APIRouter(prefix="/api/v1/sandboxes", route_class=WordedRoute, tags=["V1 sandboxes"])
         one = "/{sandbox_id}"
         router.add_api_route("", self.look_up, methods=["GET"], responses=_LOOK_ERRORS)
         router.add_api_route("/search", self.search, methods=["GET"], responses=_SEARCH_ERRORS)
