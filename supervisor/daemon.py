@@ -1,6 +1,7 @@
 """The daemon: everything wired together, brought up, watched over, reloaded, and ended in two phases.
 
-This is the only module that knows every room. A new sandbox provider or agent driver is one line in its tables.
+This is the only module that knows every room. A new agent driver is one line in its table; the sandbox providers have
+one of their own, in `supervisor.providers`.
 """
 
 import gc
@@ -52,8 +53,7 @@ from supervisor.journal.state_dir import StateDirError, locked_state_dir
 from supervisor.journal.store import Store
 from supervisor.logs import configure_logging
 from supervisor.notify import Notifier, watchdog_interval
-from supervisor.sandbox.docker import DockerProvider, Lanes
-from supervisor.sandbox.port import SandboxProvider
+from supervisor.providers import Providers, Surroundings, open_providers
 from supervisor.secret_file import UnsafeSecret
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -75,10 +75,11 @@ _COMMANDS_END_WITHIN: Final = 10.0
 class Settings:
     """The part of the config that a reload replaces."""
 
-    def __init__(self, config: Config, agent_request: JsonObject) -> None:
+    def __init__(self, config: Config, agent_request: JsonObject, providers: Providers) -> None:
         self.config = config
         self.agent_request = agent_request
-        self.actors = config.actor_settings()
+        self._providers = providers
+        self.actors = self._with_provider(config.actor_settings(), providers.default)
         self.alerts = config.alert_settings()
         self._started_with = config
 
@@ -98,11 +99,17 @@ class Settings:
         """Take a new config; names the sections whose change needs a restart of the daemon."""
         fixed = ("daemon", "control", "http", "docker", "journal")
         waiting = tuple(name for name in fixed if getattr(config, name) != getattr(self.config, name))
+        provider = self._providers.default_for(config.sandbox.spec.provider)
+        if provider is None:
+            waiting = (*waiting, "sandbox.provider")
         self.config = config
         self.agent_request = agent_request
-        self.actors = config.actor_settings()
+        self.actors = self._with_provider(config.actor_settings(), provider or self.actors.sandbox.provider)
         self.alerts = attrs.evolve(config, daemon=self._started_with.daemon).alert_settings()
         return waiting
+
+    def _with_provider(self, settings: ActorSettings, provider: str) -> ActorSettings:
+        return attrs.evolve(settings, sandbox=attrs.evolve(settings.sandbox, provider=provider))
 
 
 def tune_interpreter() -> None:
@@ -118,25 +125,29 @@ async def serve(config: Config, read_config: Callable[[], Config], environ: Mapp
         StateDirError: the state directory cannot be used, or another daemon does.
         NewerSchemaError: its journal was written by a newer version.
         CannotListen: an address of the control channel cannot be had.
+        NoSuchProvider: the config, or a conversation, has a sandbox provider that there is not.
         UnsafeSecret: the file of the token, of the API keys, of the webhook's secret, or of what agents are handed,
             cannot be used.
     """
     os.umask(0o077)
     tune_interpreter()
     notifier = Notifier(environ)
-    settings = Settings(config, load_agent_request(config.agent.request_file))
+    agent_request = load_agent_request(config.agent.request_file)
     with (
         locked_state_dir(config.daemon.state_dir) as state_dir,
         closing(_open_store(state_dir / "journal.db")) as store,
     ):
         token, api_keys = _token(config), _api_keys(config)
-        if settings.alerts.webhook is not None:
-            load_webhook_secret(settings.alerts.webhook.secret_file)
+        webhook = config.alert_settings().webhook
+        if webhook is not None:
+            load_webhook_secret(webhook.secret_file)
         incidents = IncidentBox()
-        async with _providers(config, store.instance, environ) as providers, _drivers() as drivers:
+        around = Surroundings(config, store.instance, environ)
+        async with open_providers(around, store.providers()) as providers, _drivers() as drivers:
+            settings = Settings(config, agent_request, providers)
             parts = Parts(
                 store=store,
-                providers=providers,
+                providers=providers.table,
                 drivers=drivers,
                 settings=settings.current,
                 clock=SystemClock(),
@@ -168,6 +179,7 @@ class _Daemon:
             addresses = [str(address) for server in servers for address in server.addresses]
             await self._note("started", f"conversationd {__version__} serves {', '.join(addresses)}")
             _log.info("daemon.ready", version=__version__, pid=os.getpid(), listen=addresses)
+            self._warn_of_engines()
             nursery.start_soon(self._tell_status)
             if watchdog is not None:
                 nursery.start_soon(self._feed_watchdog, watchdog)
@@ -233,14 +245,23 @@ class _Daemon:
                 await supervisor.wind_down(command)
             nursery.cancel_scope.cancel()
 
+    def _warn_of_engines(self) -> None:
+        default = self.settings.current().sandbox.provider
+        for name, engine in self.supervision.engines.items():
+            if engine.provider.caution:
+                _log.warning("provider.caution", provider=name, caution=engine.provider.caution)
+            if name == default and not engine.answers:
+                _log.warning("provider.does_not_answer", provider=name, next=_OTHER_PROVIDERS)
+
     async def _tell_status(self) -> None:
         told = ""
         while True:
             census = self.supervision.registry.census
             engines = self.supervision.engines.values()
             trouble = "" if all(engine.answers for engine in engines) else "; an engine does not answer"
+            cautions = "".join(f"; {engine.provider.caution}" for engine in engines if engine.provider.caution)
             counts = ", ".join(f"{census[status]} {status.lower()}" for status in _COUNTED)
-            status = f"conversations: {counts}{trouble}"
+            status = f"conversations: {counts}{trouble}{cautions}"
             if status != told:
                 self.notifier.status(status)
             told = status
@@ -301,6 +322,10 @@ async def _alerting(
         nursery.cancel_scope.cancel()
 
 
+_OTHER_PROVIDERS: Final = (
+    'start or install it; or run sandboxes as processes of this host, without walls: [sandbox] provider = "process", '
+    'or "auto" for Docker where it answers'
+)
 _COUNTED: Final = (Status.RUNNING, Status.STARTING, Status.PAUSED, Status.ERROR)
 _WIND_DOWN: Final = {OnShutdown.PAUSE: Command.PAUSE, OnShutdown.STOP: Command.STOP}
 
@@ -340,17 +365,6 @@ def _token(config: Config) -> Token | None:
 
 def _api_keys(config: Config) -> ApiKeys | None:
     return load_api_keys(config.api_keys_path) if config.http.enabled else None
-
-
-@asynccontextmanager
-async def _providers(
-    config: Config, owner: str, environ: Mapping[str, str]
-) -> AsyncIterator[Mapping[str, SandboxProvider]]:
-    """The table of sandbox providers."""
-    lanes = Lanes(**attrs.asdict(config.docker.lanes))
-    host = config.docker.host or environ.get("DOCKER_HOST")
-    async with DockerProvider(host, owner, lanes) as docker:
-        yield {docker.name: docker}
 
 
 @asynccontextmanager

@@ -8,16 +8,21 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import attrs
 import pytest
 import trio
 from structlog.testing import capture_logs
 from trio.testing import MockClock
 
-from supervisor.config import Config, HttpConfig
+from supervisor.config import Config, HttpConfig, SandboxConfig
 from supervisor.daemon import Settings, _Daemon, _open_store, tune_interpreter
 from supervisor.journal.store import Store
 from supervisor.notify import Notifier
+from supervisor.providers import Providers
+from tests.fakes.engine import FakeEngine
 from tests.world import open_world
+
+PROVIDERS = Providers({"docker": FakeEngine(), "other": FakeEngine("other")}, "docker")
 
 
 def received(peer: socket.socket) -> list[bytes]:
@@ -38,7 +43,7 @@ async def test_watchdog_is_fed_only_while_the_journal_answers(tmp_path: Path, au
         peer.setblocking(False)
         async with open_world(tmp_path) as world, trio.open_nursery() as nursery:
             notifier = Notifier({"NOTIFY_SOCKET": address})
-            daemon = _Daemon(Settings(Config(), {}), Config, notifier, world.supervision, None)
+            daemon = _Daemon(Settings(Config(), {}, PROVIDERS), Config, notifier, world.supervision, None)
             nursery.start_soon(daemon._feed_watchdog, 10.0)
             await trio.sleep(25)
             assert received(peer) == [b"WATCHDOG=1"] * 3
@@ -95,6 +100,38 @@ def test_objects_of_a_wave_of_events_do_not_wake_the_collector(collections: list
 
 def test_reload_names_the_sections_that_need_a_restart() -> None:
     """The listeners are made once: a change of theirs waits."""
-    settings = Settings(Config(), {})
+    settings = Settings(Config(), {}, PROVIDERS)
     assert settings.replace(Config(http=HttpConfig(enabled=True)), {}) == ("http",)
     assert settings.replace(Config(http=HttpConfig(enabled=True)), {}) == ()
+
+
+def with_provider(name: str) -> Config:
+    """A config whose `[sandbox] provider` is this one."""
+    return Config(sandbox=SandboxConfig(attrs.evolve(SandboxConfig().spec, provider=name)))
+
+
+def test_reload_keeps_the_provider_until_the_named_one_is_open() -> None:
+    """One that is open becomes the default at once, any other one at the next start, and "auto" stays what it was."""
+    settings = Settings(with_provider("auto"), {}, PROVIDERS)
+    assert settings.current().sandbox.provider == "docker"
+    assert settings.replace(with_provider("other"), {}) == ()
+    assert settings.current().sandbox.provider == "other"
+    assert settings.replace(with_provider("closed"), {}) == ("sandbox.provider",)
+    assert settings.current().sandbox.provider == "other"
+    assert settings.replace(with_provider("auto"), {}) == ()
+    assert settings.current().sandbox.provider == "docker"
+
+
+async def test_cautions_and_a_default_engine_that_is_away_are_told_at_the_start(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """Nobody has to find out later that sandboxes have no walls, or that there are none to be had."""
+    engine = FakeEngine()
+    engine.caution = "no walls"
+    engine.go_down()
+    async with open_world(tmp_path, engine=engine) as world:
+        daemon = _Daemon(Settings(Config(), {}, PROVIDERS), Config, Notifier({}), world.supervision, None)
+        with capture_logs() as logs:
+            daemon._warn_of_engines()
+    assert [line["event"] for line in logs] == ["provider.caution", "provider.does_not_answer"]
+    assert 'provider = "process"' in logs[1]["next"]

@@ -6,7 +6,7 @@ from typing import Final
 import structlog
 import trio
 
-from supervisor.actors.context import ActorContext, session_of
+from supervisor.actors.context import ActorContext
 from supervisor.actors.mailbox import AgentRunsOn, ExecutionReport, Report, Unhealthy
 from supervisor.agent.port import AgentDriver, AgentSession
 from supervisor.conversation.errors import ConversationdError
@@ -30,7 +30,7 @@ async def attend(
     An agent that a pause has stopped which was not carried through is told to go on until it does.
     """
     structlog.contextvars.bind_contextvars(incarnation=record.incarnation)
-    driver, session = context.driver(record), session_of(record, view)
+    driver, session = context.driver(record), context.session(record, view)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_follow, driver, session, report)
         if record.run_on_resume:

@@ -11,7 +11,7 @@ from typing import Final, NoReturn
 import attrs
 import trio
 
-from supervisor.actors.context import ActorContext, disk_key, plan_of, sandbox_key, session_of
+from supervisor.actors.context import ActorContext, disk_key, sandbox_key
 from supervisor.actors.findings import HOPELESS_EXIT_CODES, Died, describe_death, failure_of
 from supervisor.actors.keeper import RecordKeeper
 from supervisor.conversation.errors import (
@@ -135,7 +135,7 @@ class Boot:
             ),
             PhaseChanged(Phase.BOOT, self._keeper.record.incarnation),
         )
-        session = session_of(self._keeper.record, view)
+        session = self._context.session(self._keeper.record, view)
         await self._phase(Phase.BOOT, view, lambda: self.insist(lambda: self._driver.wait_ready(session)))
         return await self._hand_over(view)
 
@@ -176,7 +176,7 @@ class Boot:
         else:
             await self._make_room()
         with trio.move_on_after(timeouts.create):
-            return await self._provider.launch(plan_of(self._keeper.record, self._driver))
+            return await self._provider.launch(self._context.plan(self._keeper.record))
         raise EngineUnavailable(f"the engine did not create the sandbox within {timeouts.create:g} s")
 
     async def _make_room(self) -> None:
@@ -204,7 +204,7 @@ class Boot:
         record = self._keeper.record
         await self._enter(Phase.AGENT)
         go_on = was_at_work(record)
-        session = session_of(record, view)
+        session = self._context.session(record, view)
         accepted: ExecutionStatus | None = None
 
         async def begin() -> None:
@@ -395,4 +395,4 @@ async def log_tail(logs: Callable[[str, int], Awaitable[Sequence[str]]], record:
 
 
 def _reference(record: ConversationRecord, view: SandboxView) -> SandboxRef:
-    return SandboxRef(record.spec.provider, view.name, view.image, view.id, view.url)
+    return SandboxRef(record.spec.provider, view.name, view.image, view.id, view.url, view.session_key)

@@ -33,10 +33,30 @@ class ActorContext:
         """How to talk to this conversation's agent server."""
         return self.drivers[record.agent]
 
+    def session(self, record: ConversationRecord, view: SandboxView) -> AgentSession:
+        """How to reach the agent server of a sandbox that runs."""
+        return AgentSession(
+            conversation=record.id,
+            workspace=self._workspace(record),
+            published=view.published,
+            direct=view.direct,
+            session_key=view.session_key or sandbox_key(record),
+            secret=disk_key(record),
+        )
+
+    def plan(self, record: ConversationRecord) -> SandboxPlan:
+        """The sandbox that this incarnation of the record wants."""
+        own = self.driver(record).environment(sandbox_key(record), disk_key(record), self._workspace(record))
+        return SandboxPlan(record.id, record.incarnation, record.spec, {**record.spec.env, **own})
+
+    def _workspace(self, record: ConversationRecord) -> str:
+        return self.provider(record).workspace(record.id, record.spec)
+
 
 def sandbox_key(record: ConversationRecord) -> str:
     """The session key of this incarnation's sandbox alone: one that got out with a dead sandbox opens no other."""
-    return _derived(record, str(record.incarnation))
+    given = record.sandbox.session_key if record.sandbox is not None else None
+    return given or _derived(record, str(record.incarnation))
 
 
 def disk_key(record: ConversationRecord) -> str:
@@ -46,21 +66,3 @@ def disk_key(record: ConversationRecord) -> str:
 
 def _derived(record: ConversationRecord, purpose: str) -> str:
     return hmac.digest(record.session_key.encode(), purpose.encode(), "sha256").hex()
-
-
-def session_of(record: ConversationRecord, view: SandboxView) -> AgentSession:
-    """How to reach the agent server of a sandbox that runs."""
-    return AgentSession(
-        conversation=record.id,
-        workspace=record.spec.workspace,
-        published=view.published,
-        direct=view.direct,
-        session_key=sandbox_key(record),
-        secret=disk_key(record),
-    )
-
-
-def plan_of(record: ConversationRecord, driver: AgentDriver) -> SandboxPlan:
-    """The sandbox that this incarnation of the record wants."""
-    own = driver.environment(sandbox_key(record), disk_key(record), record.spec.workspace)
-    return SandboxPlan(record.id, record.incarnation, record.spec, {**record.spec.env, **own})

@@ -11,7 +11,7 @@ import attrs
 import trio
 
 from supervisor.actors.boot import Boot, BootFailed, SandboxDied
-from supervisor.actors.context import ActorContext, session_of
+from supervisor.actors.context import ActorContext
 from supervisor.actors.keeper import RecordKeeper
 from supervisor.conversation.errors import CommandTimeout, ConversationdError, EngineUnavailable, SandboxFailed
 from supervisor.conversation.events import Deleted, Event, StatusChanged
@@ -41,7 +41,7 @@ async def pause(keeper: RecordKeeper, context: ActorContext, view: SandboxView, 
         # Before it is asked to pause, so that nothing that may happen to us meanwhile leaves it paused.
         await keeper.save(attrs.evolve(keeper.record, run_on_resume=True))
     record = keeper.record
-    driver, session = context.driver(record), session_of(record, view)
+    driver, session = context.driver(record), context.session(record, view)
     was_running = record.run_on_resume
     error: ConversationdError = CommandTimeout(f"the conversation could not be paused in {within:g} s; it runs on")
     with trio.move_on_after(within):
@@ -205,7 +205,9 @@ async def fail(
 
 def running(record: ConversationRecord, view: SandboxView, execution: ExecutionStatus | None) -> ConversationRecord:
     """The record of a conversation whose sandbox is ready and whose agent has accepted it."""
-    reference = attrs.evolve(record.sandbox, id=view.id, url=view.url) if record.sandbox else None
+    reference = record.sandbox
+    if reference is not None:
+        reference = attrs.evolve(reference, id=view.id, url=view.url, session_key=view.session_key)
     return attrs.evolve(
         record,
         status=Status.RUNNING,
@@ -250,7 +252,7 @@ async def _thaw_or_boot(
         booted = await boot.run()
         return booted.view, booted.execution
     if record.run_on_resume:
-        driver, session = context.driver(record), session_of(record, view)
+        driver, session = context.driver(record), context.session(record, view)
         await boot.insist(lambda: driver.run(session))
         return view, ExecutionStatus.RUNNING
     return view, record.execution_status
@@ -258,7 +260,7 @@ async def _thaw_or_boot(
 
 async def _thaw(record: ConversationRecord, context: ActorContext, boot: Boot, view: SandboxView) -> bool:
     """Thaw a sandbox until it is ready; False says that there is nothing left to thaw."""
-    provider, driver, session = context.provider(record), context.driver(record), session_of(record, view)
+    provider, driver, session = context.provider(record), context.driver(record), context.session(record, view)
     refused: SandboxFailed | None = None
     await trio.lowlevel.checkpoint()
     try:
@@ -286,7 +288,7 @@ async def _interrupt(keeper: RecordKeeper, context: ActorContext, view: SandboxV
     with trio.move_on_after(_INTERRUPT_WITHIN):
         await trio.lowlevel.checkpoint()
         try:
-            await context.driver(record).interrupt(session_of(record, view))
+            await context.driver(record).interrupt(context.session(record, view))
         except ConversationdError as error:
             keeper.log.info("agent.not_interrupted", error=str(error))
 

@@ -36,7 +36,7 @@ class EngineSight:
     """Watches one provider's engine for the registry; satisfies `EngineObserver`."""
 
     def __init__(self, provider: SandboxProvider, journal: Journal, clock: Clock) -> None:
-        self._provider = provider
+        self.provider = provider
         self._journal = journal
         self._clock = clock
         self._registry: Registry | None = None
@@ -86,7 +86,7 @@ class EngineSight:
         await trio.lowlevel.checkpoint()
         if self._registry is None or not self.answers:
             return
-        owned = await self._provider.list_owned()
+        owned = await self.provider.list_owned()
         # The list is older than the records now are, and a name is recorded before its sandbox is made: whatever of the
         # list is not recorded by now is wanted by nobody.
         for sandbox in owned:
@@ -99,15 +99,15 @@ class EngineSight:
         self.first_word.set()
         self._changed.set()
         for handle in self._registry.all() if self._registry is not None else ():
-            if handle.record.spec.provider == self._provider.name:
+            if handle.record.spec.provider == self.provider.name:
                 handle.look()
 
     async def _watch(self) -> None:
         while True:
             try:
-                await self._provider.watch(self)
+                await self.provider.watch(self)
             except Exception:  # noqa: BLE001 - a provider's bug must not end the sight of its engine
-                _log.exception("engine.watch_failed", provider=self._provider.name)
+                _log.exception("engine.watch_failed", provider=self.provider.name)
             await trio.sleep(_WATCH_AGAIN_AFTER)
 
     async def _guard(self, work: Callable[[], Awaitable[None]]) -> None:
@@ -116,9 +116,9 @@ class EngineSight:
         try:
             await work()
         except (ConversationdError, JournalError) as error:
-            _log.warning("engine.sweep_failed", provider=self._provider.name, error=str(error))
+            _log.warning("engine.sweep_failed", provider=self.provider.name, error=str(error))
         except Exception:  # noqa: BLE001 - a provider's bug must not end the sight of its engine
-            _log.exception("engine.sweep_failed", provider=self._provider.name)
+            _log.exception("engine.sweep_failed", provider=self.provider.name)
 
     async def _tell(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -127,11 +127,11 @@ class EngineSight:
         self._told = True
         if self.answers:
             await self._guard(self._ask_who)
-            what, message = "engine_connected", f"{self._provider.name}: the engine answers"
+            what, message = "engine_connected", f"{self.provider.name}: the engine answers"
         else:
-            what, message = "engine_lost", f"{self._provider.name}: {self._reason}"
-        _log.info("engine.sight", provider=self._provider.name, what=what, reason=self._reason)
-        changed = DaemonChanged(what, message, self._provider.name)
+            what, message = "engine_lost", f"{self.provider.name}: {self._reason}"
+        _log.info("engine.sight", provider=self.provider.name, what=what, reason=self._reason)
+        changed = DaemonChanged(what, message, self.provider.name)
         try:
             await self._journal.commit(Note(None, self._clock.now(), (changed,)))
         except JournalError:
@@ -140,12 +140,12 @@ class EngineSight:
 
     async def _ask_who(self) -> None:
         with trio.move_on_after(_INFO_WITHIN):
-            self.info = await self._provider.engine()
+            self.info = await self.provider.engine()
 
     async def _check(self, handle: ConversationHandle | None, sandbox: OwnedSandbox) -> None:
         if handle is None or not handle.wants(sandbox.name):
             _log.warning("sandbox.orphan", name=sandbox.name, conversation=sandbox.conversation)
-            await self._guard(lambda: self._provider.remove(sandbox.name))
+            await self._guard(lambda: self.provider.remove(sandbox.name))
         elif _differs(handle.record.status, sandbox.state):
             handle.look()
         await trio.lowlevel.checkpoint()
@@ -155,7 +155,7 @@ class EngineSight:
         names = {sandbox.name for sandbox in owned}
         for handle in registry.all():
             record = handle.record
-            if record.spec.provider != self._provider.name:
+            if record.spec.provider != self.provider.name:
                 continue
             known = record.sandbox is not None and record.sandbox.name in names
             missing = record.status in _WANTED_STATE and not known

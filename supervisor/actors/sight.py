@@ -89,8 +89,8 @@ class SandboxSight:
     async def _settle(self, finding: Finding, view: SandboxView | None) -> None:
         await trio.lowlevel.checkpoint()
         last = self._occupation.view
-        if last is not None and view is not None and view.url != last.url:
-            await self._occupation.end()  # someone else started it again: its port has moved
+        if last is not None and view is not None and (view.url, view.session_key) != (last.url, last.session_key):
+            await self._occupation.end()  # someone else started it again: its port, or its key, is another one
         self._occupation.view = view
         match finding:
             case AsExpected(observed):
@@ -120,7 +120,8 @@ class SandboxSight:
         record = self._keeper.record
         seen = attrs.evolve(record, observed=observed)
         if record.sandbox is not None and view is not None and view.url is not None:
-            seen = attrs.evolve(seen, sandbox=attrs.evolve(record.sandbox, url=view.url))
+            reference = attrs.evolve(record.sandbox, url=view.url, session_key=view.session_key)
+            seen = attrs.evolve(seen, sandbox=reference)
         if observed is not record.observed:
             cold = record.status is Status.PAUSED and observed is Observed.COLD
             await self._keeper.save(seen, HealthChanged(observed, _COLD_PAUSE if cold else f"sandbox {observed}"))

@@ -123,6 +123,8 @@ class Supervisor:
                 engine.answers,
                 engine.info.version if engine.info else None,
                 engine.info.api_version if engine.info else None,
+                engine.provider.name,
+                engine.provider.caution,
             ),
             capacity=self._capacity.measure(),
             seq=self._journal.last_seq,
@@ -328,11 +330,16 @@ class Supervisor:
             raise Forbidden(f"there is no agent driver {agent!r}; there are {sorted(self._context.drivers)}", "agent")
         if spec.provider not in self._engines:
             raise Forbidden(
-                f"there is no sandbox provider {spec.provider!r}; there are {sorted(self._engines)}", "spec.provider"
+                f"there is no sandbox provider {spec.provider!r} in this daemon; there are {sorted(self._engines)}, "
+                "and what the config allows since the daemon's start comes with its next one",
+                "spec.provider",
             )
         self._capacity.require()
         if not self._engines[spec.provider].answers:
-            raise EngineUnavailable(f"the {spec.provider} engine does not answer: is it running, and may we use it?")
+            raise EngineUnavailable(
+                f"the {spec.provider} engine does not answer: is it running, and may we use it? "
+                "`[sandbox] provider` in the config chooses another kind of sandbox"
+            )
         return spec
 
     def _new_record(self, conversation: ConversationId, spec: SandboxSpec, request: StartRequest) -> ConversationRecord:

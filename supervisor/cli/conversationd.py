@@ -17,6 +17,7 @@ from supervisor.http.agent_request import load_agent_request
 from supervisor.journal.schema import NewerSchemaError
 from supervisor.journal.state_dir import StateDirError
 from supervisor.logs import configure_logging
+from supervisor.providers import NoSuchProvider
 from supervisor.secret_file import UnsafeSecret
 
 
@@ -73,6 +74,8 @@ def serve(outer_path: Path | None, path: Path | None) -> None:
         trio.run(serve_daemon, config, lambda: load_config(chosen, os.environ), os.environ)
     except* (StateDirError, NewerSchemaError) as group:
         code = _explain(group, ExitCode.CANNOT_CREATE)
+    except* NoSuchProvider as group:
+        code = _explain(group, ExitCode.CONFIG)
     except* (CannotListen, UnsafeSecret) as group:
         code = _explain(group, ExitCode.UNAVAILABLE)
     sys.exit(code)

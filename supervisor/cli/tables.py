@@ -173,7 +173,9 @@ def daemon_details(daemon: Daemon) -> RenderableType:
     grid.add_row("instance", Text(one_line(daemon.instance)))
     answers = Text("answers", "green") if engine.reachable else Text("does not answer", "bold red")
     versions = one_line(f", version {engine.version or '?'}, API {engine.api_version or '?'}")
-    grid.add_row("engine", Text.assemble(answers, versions))
+    grid.add_row("engine", Text.assemble(one_line(engine.provider) + " ", answers, versions))
+    if engine.caution:
+        grid.add_row("caution", Text(one_line(engine.caution), "yellow"))
     grid.add_row("active", _of_most(capacity.running, capacity.max_running))
     grid.add_row("starting", _of_most(capacity.starting, capacity.max_starting))
     grid.add_row("last event", str(daemon.seq))

@@ -69,11 +69,13 @@ class Capacity:
 
 @attrs.frozen
 class EngineStatus:
-    """Whether the engine answers, and the versions that it last told."""
+    """The default provider's engine: whether it answers, the versions that it last told, and what to know of it."""
 
     reachable: bool
     version: str | None
     api_version: str | None
+    provider: str = ""
+    caution: str = ""
 
 
 @attrs.frozen

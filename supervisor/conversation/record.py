@@ -80,13 +80,17 @@ class Failure:
 
 @attrs.frozen
 class SandboxRef:
-    """The sandbox that the record wants or had. `id` and `url` are None until the engine has told them."""
+    """The sandbox that the record wants or had. `id` and `url` are None until the engine has told them.
+
+    `session_key` is a secret like the record's: what opens the sandbox, where its engine gave it a key of its own.
+    """
 
     provider: str
     name: str
     image: str
     id: str | None = None
     url: str | None = None
+    session_key: str | None = attrs.field(default=None, repr=False)
 
 
 @attrs.frozen

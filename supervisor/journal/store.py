@@ -152,6 +152,11 @@ class Store:
         )
         return tuple(decode_record(row[0]) for row in rows)
 
+    def providers(self) -> frozenset[str]:
+        """The sandbox providers that any record has."""
+        rows = self._reader.execute("SELECT DISTINCT json_extract(record, '$.spec.provider') FROM conversations")
+        return frozenset(name for (name,) in rows)
+
     def keys(self) -> tuple[KnownKey, ...]:
         """Every idempotency key that is still kept."""
         rows = self._reader.execute("SELECT key, conversation, at FROM idempotency_keys")

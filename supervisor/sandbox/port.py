@@ -47,7 +47,8 @@ class SandboxView:
     `published` is where callers on this host reach the sandbox's port, None where it has none or is not running.
     `direct` is the same port without the engine's proxy in between, where there is such a way: unlike the proxy, it
     refuses a connection as long as nothing listens, and no user of this host can take it. `message` is the engine's own
-    error, empty if it has none.
+    error, empty if it has none. `session_key` is what opens its agent server, where the engine gives it a key of its
+    own; None where it has the plan's.
     """
 
     id: str
@@ -59,6 +60,7 @@ class SandboxView:
     exit_code: int | None = None
     oom_killed: bool = False
     message: str = ""
+    session_key: str | None = attrs.field(default=None, repr=False)
 
     @property
     def url(self) -> str | None:
@@ -125,6 +127,13 @@ class SandboxProvider(Protocol):
     @property
     def name(self) -> str:
         """The name by which a spec chooses this provider."""
+
+    @property
+    def caution(self) -> str:
+        """What its users have to know: told at the daemon's start, and in its status. Empty if there is nothing."""
+
+    def workspace(self, conversation: ConversationId, spec: SandboxSpec) -> str:
+        """The absolute path by which what runs in the sandbox finds its workspace."""
 
     def sandbox_name(self, conversation: ConversationId, incarnation: int) -> str:
         """The name of this incarnation's sandbox: always the same for the same daemon."""

@@ -29,7 +29,7 @@ async def test_info_says_how_the_daemon_does(tmp_path: Path, autojump_clock: Moc
         info = await world.supervisor.info()
         assert info.version == __version__
         assert info.uptime == pytest.approx(100, abs=2)
-        assert info.engine == EngineStatus(True, "fake-1", "1.0")
+        assert info.engine == EngineStatus(True, "fake-1", "1.0", "docker")
         assert (info.capacity.running, info.capacity.starting, info.capacity.max_running) == (1, 0, 256)
         assert info.seq == (await world.events(None))[-1].seq
         assert len(info.instance) == 32
@@ -44,7 +44,7 @@ async def test_info_never_waits_for_the_engine(tmp_path: Path, autojump_clock: M
         await trio.sleep(1)
         began = trio.current_time()
         info = await world.supervisor.info()
-        assert (info.engine, trio.current_time()) == (EngineStatus(False, "fake-1", "1.0"), began)
+        assert (info.engine, trio.current_time()) == (EngineStatus(False, "fake-1", "1.0", "docker"), began)
 
 
 async def test_get_is_answered_while_the_actor_is_busy(tmp_path: Path, autojump_clock: MockClock) -> None:

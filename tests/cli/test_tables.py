@@ -140,11 +140,12 @@ def test_daemon_details_tell_an_engine_that_does_not_answer() -> None:
     """And capacity without limit."""
     daemon = Daemon(
         *("conversationd", "0.1.0", "conversation-control.v1", 7, NOW, 90.0, "abc"),
-        EngineStatus(False, None, None),
+        EngineStatus(False, None, None, "docker", "no walls"),
         Capacity(1, 2, 0, 4),
         42,
     )
     lines = drawn(daemon_details(daemon)).splitlines()
-    assert "engine      does not answer, version ?, API ?" in lines
+    assert "engine      docker does not answer, version ?, API ?" in lines
+    assert "caution     no walls" in lines
     assert "active      1, without limit" in lines
     assert "starting    2 of at most 4" in lines

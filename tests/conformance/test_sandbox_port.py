@@ -10,7 +10,7 @@ import trio
 from supervisor.conversation.errors import Conflict, ImageUnavailable, SandboxFailed
 from supervisor.conversation.ids import ConversationId
 from supervisor.sandbox.port import OwnedSandbox, SandboxState, SandboxView
-from tests.conformance.conftest import C1, Bench
+from tests.conformance.benches.bench import C1, Bench
 
 PATIENCE: Final = 30.0
 

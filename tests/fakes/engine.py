@@ -70,6 +70,7 @@ class FakeEngine:
         self.immortal = False
         self.greeting: list[str] = []
         self.foreign_names: set[str] = set()
+        self.caution = ""
         # Called with a call's name before the engine hears of it, and when it has done it.
         self.before: Callable[[str], None] = lambda call: None
         self.done: Callable[[str], None] = lambda call: None
@@ -132,6 +133,10 @@ class FakeEngine:
         )
 
     # The port.
+
+    def workspace(self, conversation: ConversationId, spec: SandboxSpec) -> str:
+        """As the port says."""
+        return spec.workspace
 
     def sandbox_name(self, conversation: ConversationId, incarnation: int) -> str:
         """As the port says."""

@@ -80,6 +80,15 @@ class DockerProvider:
         """The name by which a spec chooses this provider."""
         return "docker"
 
+    @property
+    def caution(self) -> str:
+        """None: these sandboxes have walls."""
+        return ""
+
+    def workspace(self, conversation: ConversationId, spec: SandboxSpec) -> str:  # noqa: ARG002 - each has its own
+        """Where the conversation's volume is mounted."""
+        return spec.workspace
+
     def sandbox_name(self, conversation: ConversationId, incarnation: int) -> str:
         """The container's name."""
         return self._containers.names.container(conversation, incarnation)

@@ -1,0 +1,18 @@
+"""The benches on which the sandbox port's promises are tried: one file for each provider, one line for each here."""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Final, TypeAlias
+
+import pytest
+
+from tests.conformance.benches.bench import Bench
+from tests.conformance.benches.docker import open_docker_bench
+from tests.conformance.benches.fake import open_fake_bench
+
+OpenBench: TypeAlias = Callable[[pytest.FixtureRequest], AbstractAsyncContextManager[Bench]]
+
+BENCHES: Final[Mapping[str, OpenBench]] = {
+    "fake": open_fake_bench,
+    "docker": open_docker_bench,
+}

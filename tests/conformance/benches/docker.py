@@ -1,0 +1,56 @@
+"""The bench of a real Docker Engine."""
+
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import attrs
+import docker
+import pytest
+
+from supervisor.sandbox.docker import DockerProvider, Lanes
+from supervisor.sandbox.port import SandboxPlan
+from tests.conformance.benches.bench import Bench, plan_of
+
+
+@attrs.define
+class DockerBench:
+    """A real Docker Engine."""
+
+    provider: DockerProvider
+    raw: docker.APIClient
+    image: str
+
+    def plan(self, incarnation: int = 1) -> SandboxPlan:
+        """See `Bench`."""
+        return plan_of("docker", self.image, ("sh", "-c", "echo hello; exec sleep 1000"), incarnation)
+
+    def plan_ending(self, exit_code: int) -> SandboxPlan:
+        """See `Bench`."""
+        return plan_of("docker", self.image, ("sh", "-c", f"exit {exit_code}"), 1)
+
+    def take_name(self, name: str) -> None:
+        """See `Bench`."""
+        self.raw.create_container(self.image, ["sleep", "1"], name=name, labels={"conversationd-tests": "foreign"})
+
+    def kill_from_outside(self, name: str) -> None:
+        """See `Bench`."""
+        self.raw.kill(name)
+
+
+@asynccontextmanager
+async def open_docker_bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
+    """An owner of its own on the engine of the tests; nothing of it is left."""
+    engine_url, image = request.getfixturevalue("engine_url"), request.getfixturevalue("tiny_image")
+    owner = uuid.uuid4().hex
+    raw = docker.APIClient(base_url=engine_url, version="auto")
+    try:
+        async with DockerProvider(engine_url, owner, Lanes()) as provider:
+            yield DockerBench(provider, raw, image)
+    finally:
+        for filters in ({"label": f"io.conversationd.owner={owner}"}, {"label": "conversationd-tests=foreign"}):
+            for container in raw.containers(all=True, filters=filters):
+                raw.remove_container(container["Id"], v=True, force=True)
+        for volume in raw.volumes(filters={"label": f"io.conversationd.owner={owner}"})["Volumes"] or ():
+            raw.remove_volume(volume["Name"])
+        raw.close()
