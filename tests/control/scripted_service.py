@@ -139,7 +139,8 @@ class ScriptedService:
     async def info(self) -> DaemonInfo:
         """`info`, as scripted."""
         await self._do("info")
-        return DaemonInfo("0.1.0", 7, NOW, 1.5, "abc", EngineStatus(True, "20.10", "1.41"), Capacity(1, 2, 3, 4), 42)
+        engine = EngineStatus(True, "20.10", "1.41", "docker", "no walls")
+        return DaemonInfo("0.1.0", 7, NOW, 1.5, "abc", engine, Capacity(1, 2, 3, 4), 42)
 
     async def start(self, request: StartRequest) -> ConversationRecord:
         """`start`, as scripted."""

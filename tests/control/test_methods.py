@@ -78,7 +78,13 @@ async def test_results_are_the_protocols(running: Running) -> None:
             "started_at": "2025-11-22T12:30:15.000042Z",
             "uptime": 1.5,
             "instance": "abc",
-            "engine": {"reachable": True, "version": "20.10", "api_version": "1.41"},
+            "engine": {
+                "reachable": True,
+                "version": "20.10",
+                "api_version": "1.41",
+                "provider": "docker",
+                "caution": "no walls",
+            },
             "capacity": {"running": 1, "starting": 2, "max_running": 3, "max_starting": 4},
             "seq": 42,
         }
