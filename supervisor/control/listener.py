@@ -1,9 +1,7 @@
-"""The control server: listens, judges handshakes, serves connections, and ends in two phases.
-
-Nothing that a client does leaves its connection: whatever goes wrong there is logged here and ends there.
-"""
+"""The control server: judges handshakes, and serves connections that `reception` takes in and lets end."""
 
 from collections.abc import Sequence
+from functools import partial
 from http import HTTPStatus
 from typing import Final
 
@@ -17,13 +15,12 @@ from supervisor.control.address import ControlAddress, TcpAddress
 from supervisor.control.connection import Connection, ConnectionLimits
 from supervisor.control.handshake import Gate, HandshakeAborted, Refusal, Verdict, receive_handshake
 from supervisor.control.methods import Methods, SpecParser
+from supervisor.control.reception import ByteStream, Converse, HouseRules, Reception
 from supervisor.control.service import ConversationService
 from supervisor.control.sockets import Bound, CannotListen, open_listeners
-from supervisor.control.stream import let_go
 from supervisor.control.subscriptions import GOING_AWAY
 from supervisor.control.token import Token
 
-_REFUSED_AT_ONCE: Final = 32
 _ENDS: Final = (
     HandshakeAborted,
     ConnectionClosed,
@@ -51,14 +48,6 @@ class ControlOptions:
     limits: ConnectionLimits = attrs.field(factory=ConnectionLimits)
 
 
-@attrs.define(eq=False)
-class _Door:
-    """One listener: who may come in, and how many are."""
-
-    gate: Gate
-    open: int = 0
-
-
 class ControlServer:
     """Serves the control protocol. `run` it once; `begin_shutdown` makes it return."""
 
@@ -69,24 +58,21 @@ class ControlServer:
         self._origins = frozenset(origin.encode() for origin in options.allowed_origins)
         self._connections: set[Connection] = set()
         self._arriving: set[trio.CancelScope] = set()
-        self._shelters: set[trio.CancelScope] = set()
-        self._doors: list[_Door] = []
-        self._ending = trio.Event()
+        linger = options.limits.linger
+        self._reception = Reception(
+            HouseRules("control", options.max_connections, _FULL, _ENDS, linger, options.shutdown)
+        )
 
     @property
     def connections(self) -> int:
         """How many clients are connected now, those that are still shaking hands included."""
-        return sum(door.open for door in self._doors)
+        return self._reception.connections
 
     def begin_shutdown(self) -> None:
         """Stop accepting and close every connection with 1001. Returns at once; `run` ends when they are gone."""
-        if self._ending.is_set():
-            return
-        self._ending.set()
+        self._reception.begin_shutdown()
         for arriving in self._arriving:
             arriving.cancel()
-        for shelter in self._shelters:
-            shelter.deadline = trio.current_time() + self._options.shutdown
         for connection in self._connections:
             connection.close(GOING_AWAY)
 
@@ -105,66 +91,15 @@ class ControlServer:
         """
         if self._options.token is None and any(isinstance(address, TcpAddress) for address in addresses):
             raise CannotListen("a TCP listener needs a token: everybody on this host can connect to it")
-        async with open_listeners(addresses) as bound, trio.open_nursery() as connections:
+        async with open_listeners(addresses) as bound:
             task_status.started(tuple(one.address for one in bound))
-            try:
-                await self._accept_until_the_end(bound, connections)
-            finally:
-                self.begin_shutdown()
+            await self._reception.run(bound, self._open_door, self.begin_shutdown)
 
-    async def _accept_until_the_end(self, bound: Sequence[Bound], connections: trio.Nursery) -> None:
-        async with trio.open_nursery() as accepting:
-            for one in bound:
-                accepting.start_soon(self._accept, one, connections)
-            await self._ending.wait()
-            accepting.cancel_scope.cancel()
-
-    async def _accept(self, bound: Bound, connections: trio.Nursery) -> None:
+    def _open_door(self, bound: Bound) -> Converse:
         token = self._options.token if bound.names is not None else None
-        door = _Door(Gate(bound.names, self._origins, token))
-        self._doors.append(door)
+        return partial(self._converse, Gate(bound.names, self._origins, token))
 
-        async def handle(stream: trio.SocketStream) -> None:
-            await self._shelter(door, stream)
-
-        await trio.serve_listeners(handle, list(bound.listeners), handler_nursery=connections)
-
-    async def _shelter(self, door: _Door, stream: trio.abc.HalfCloseableStream) -> None:
-        # Connections outlive a cancellation of `run` by the moment that their close frames take. The shield is
-        # bounded as soon as the end begins, which `run` never leaves out.
-        with trio.CancelScope(shield=True) as shelter:
-            self._shelters.add(shelter)
-            if self._ending.is_set():
-                shelter.cancel()
-            try:
-                await self._handle(door, stream)
-            finally:
-                self._shelters.discard(shelter)
-
-    async def _handle(self, door: _Door, stream: trio.abc.HalfCloseableStream) -> None:
-        door.open += 1
-        try:
-            if door.open > self._options.max_connections:
-                await self._refuse(door, stream)
-            else:
-                await self._converse(door.gate, stream)
-        except* _ENDS as group:
-            _log.debug("control.connection_ended", causes=[repr(cause) for cause in group.exceptions])
-        except* Exception:  # noqa: BLE001 - the boundary: one client's failure is nobody else's
-            _log.exception("control.connection_failed")
-        finally:
-            with trio.move_on_after(self._options.limits.linger, shield=True):
-                await let_go(stream)
-            door.open -= 1
-
-    async def _refuse(self, door: _Door, stream: trio.abc.HalfCloseableStream) -> None:
-        if door.open > self._options.max_connections + _REFUSED_AT_ONCE:
-            await trio.aclose_forcefully(stream)
-            return
-        _log.warning("control.connections_exhausted", max_connections=self._options.max_connections)
-        await stream.send_all(_FULL.encode())
-
-    async def _converse(self, gate: Gate, stream: trio.abc.HalfCloseableStream) -> None:
+    async def _converse(self, gate: Gate, stream: ByteStream) -> None:
         verdict = await self._receive_handshake(gate, stream)
         if isinstance(verdict, Refusal):
             _log.info("control.handshake_refused", status=verdict.status.value, reason=verdict.sentence)
@@ -177,7 +112,7 @@ class ControlServer:
         finally:
             self._connections.discard(connection)
 
-    async def _receive_handshake(self, gate: Gate, stream: trio.abc.HalfCloseableStream) -> Verdict:
+    async def _receive_handshake(self, gate: Gate, stream: ByteStream) -> Verdict:
         with trio.move_on_after(self._options.limits.handshake) as patience:
             self._arriving.add(patience)
             try:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 import attrs
 import pytest
@@ -12,7 +13,8 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_st
 
 from supervisor.control.connection import ConnectionLimits
 from supervisor.control.handshake import Gate
-from supervisor.control.listener import ControlOptions, ControlServer, _Door
+from supervisor.control.listener import ControlOptions, ControlServer
+from supervisor.control.reception import _Door
 from supervisor.control.token import Token
 from tests.control.clients import HANDSHAKE, PATIENCE, TOKEN, Running, ask, close_code, receive, websocket
 from tests.control.conftest import parse_spec
@@ -38,12 +40,17 @@ async def ended_at(stream: Pipe) -> float:
     return trio.current_time()
 
 
+def door(server: ControlServer, gate: Gate = OPEN) -> _Door:
+    """A listener's way in, without the listener."""
+    return _Door(partial(server._converse, gate))
+
+
 @asynccontextmanager
 async def piped(server: ControlServer, gate: Gate = OPEN) -> AsyncIterator[Pipe]:
     """The client's end of a connection without a socket, for simulated time."""
     near, far = memory_stream_pair()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(server._handle, _Door(gate), far)
+        nursery.start_soon(server._reception._contain, door(server, gate), far)
         yield near
         await near.aclose()
 
@@ -100,7 +107,7 @@ async def test_client_that_does_not_read_is_dropped(
         near, far = memory_stream_pair()
         blocked = Blocking(far)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(server._handle, _Door(OPEN), blocked)
+            nursery.start_soon(server._reception._contain, door(server, OPEN), blocked)
             client = await wrap(nursery, near)
             began = trio.current_time()
             blocked.blocks = True
@@ -245,7 +252,7 @@ async def test_client_that_asks_without_reading_is_closed_with_1013(
     near, far = memory_stream_pair()
     blocked = Blocking(far)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(server._handle, _Door(OPEN), blocked)
+        nursery.start_soon(server._reception._contain, door(server, OPEN), blocked)
         client = await wrap(nursery, near)
         blocked.blocks = True
         for number in range(20):
@@ -292,7 +299,7 @@ async def test_client_that_vanishes_while_it_is_sent_to_is_let_go_at_once(
     stream = Blocking(far)
     stream.working_writes = working_writes
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(server._handle, _Door(OPEN), stream)
+        nursery.start_soon(server._reception._contain, door(server, OPEN), stream)
         request = json.dumps(call(1)).encode()
         frame = b"\x81" + bytes([0x80 | len(request)]) + b"\0\0\0\0" + request
         await near.send_all(HANDSHAKE + b"\r\n" + frame)
@@ -305,7 +312,7 @@ async def test_client_whose_task_begins_after_the_end_did_is_not_served(server: 
     near, far = memory_stream_pair()
     server.begin_shutdown()
     with trio.fail_after(PATIENCE):
-        await server._shelter(_Door(OPEN), far)
+        await server._reception._shelter(door(server), far)
         assert await near.receive_some() == b""
         await near.aclose()
 

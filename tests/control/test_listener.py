@@ -300,7 +300,7 @@ async def test_flood_of_connections_is_dropped_without_an_answer(
     nursery: trio.Nursery, service: ScriptedService, running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beyond those that are refused with a sentence nothing is said at all."""
-    monkeypatch.setattr("supervisor.control.listener._REFUSED_AT_ONCE", 0)
+    monkeypatch.setattr("supervisor.control.reception._REFUSED_AT_ONCE", 0)
     server = ControlServer(service, parse_spec, ControlOptions(max_connections=1))
     address = UnixAddress(running.unix.path.with_name("one.sock"))
     await nursery.start(server.run, [address])

@@ -334,7 +334,7 @@ async def test_request_before_its_turn_does_not_hold_up_the_end(running: Running
             await stream.send_all(get(running) * 2)
             await running.service.waiting.wait()
             running.server.begin_shutdown()
-            (shelter,) = running.server._shelters
+            (shelter,) = running.server._reception._shelters
             await trio.testing.wait_all_tasks_blocked()
             running.service.gate.set()
             assert (await stream.receive_some()).startswith(b"HTTP/1.1 200 ")
