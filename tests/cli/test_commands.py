@@ -196,7 +196,7 @@ def test_delete_json_is_an_empty_object(ctl: Ctl) -> None:
 
 def test_info_describes_the_daemon(ctl: Ctl) -> None:
     """For people and for programs."""
-    assert "engine      answers, version fake-1, API 1.0\n" in ctl("info").out
+    assert "engine      docker answers, version fake-1, API 1.0\n" in ctl("info").out
     info = ctl("info", "--json").json
     assert info["name"] == "conversationd"
     assert info["capacity"] == {"running": 0, "starting": 0, "max_running": 256, "max_starting": 256}
