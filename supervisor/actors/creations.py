@@ -1,13 +1,14 @@
 """Conversations in the making: never two for one id or one idempotency key, and never two actors for one of them."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime, timedelta
 from typing import Final
 
 import trio
 
 from supervisor.actors.clock import Clock
+from supervisor.actors.registry import Registry
 from supervisor.conversation.ids import ConversationId
 from supervisor.conversation.record import ConversationRecord
 from supervisor.journal.journal import Journal
@@ -19,11 +20,12 @@ KEYS_LIVE: Final = timedelta(hours=24)
 class Creations:
     """What is being created, and which key has made which conversation."""
 
-    def __init__(self, journal: Journal, clock: Clock) -> None:
+    def __init__(self, registry: Registry, journal: Journal, clock: Clock) -> None:
+        self._registry = registry
         self._journal = journal
         self._clock = clock
         self._keys: dict[str, KnownKey] = {}
-        self._claimed: dict[ConversationId, trio.Event] = {}
+        self._claims: dict[ConversationId, trio.Lock] = {}
         self._creating = 0
 
     def __len__(self) -> int:
@@ -38,58 +40,72 @@ class Creations:
         """Forget the idempotency keys that are older than a time."""
         self._keys = {key: known for key, known in self._keys.items() if known.at >= before}
 
-    async def settled(self, conversation: ConversationId) -> None:
-        """Wait until nobody has claimed this conversation; nothing stands between that and going on."""
-        await trio.lowlevel.checkpoint()
-        while conversation in self._claimed:
-            await self._claimed[conversation].wait()
+    def is_claimed(self, conversation: ConversationId) -> bool:
+        """Whether somebody makes this conversation, or gives it an actor, or waits for his turn to."""
+        return conversation in self._claims
 
-    async def made_before(self, key: str | None, conversation: ConversationId) -> ConversationRecord | None:
-        """What a start with this key has made. With None, nothing stands between now and making the conversation."""
+    @asynccontextmanager
+    async def claiming(self, conversation: ConversationId) -> AsyncGenerator[None]:
+        """Let nobody else make this conversation, or give it an actor, meanwhile.
+
+        Those who want to come in the order in which they asked. Once it has an actor nobody may hold a claim for longer
+        than it takes to put something into its mailbox: a forced stop may wait for its turn.
+        """
+        claim = self._claims.setdefault(conversation, trio.Lock())
+        try:
+            async with claim:
+                yield
+        finally:
+            if not claim.locked():
+                del self._claims[conversation]
+
+    @asynccontextmanager
+    async def starting(
+        self, key: str | None, conversation: ConversationId
+    ) -> AsyncGenerator[ConversationRecord | None]:
+        """Claim a conversation for a start. It gets what a start with the same key has made, None if none has."""
         while True:
-            await trio.lowlevel.checkpoint()
-            known = self._keys.get(key) if key is not None else None
-            if known is not None and self._clock.now() - known.at > KEYS_LIVE:
-                known = None
-            claimed = self._claimed.get(conversation if known is None else known.conversation)
-            if claimed is not None:
-                await claimed.wait()
-            elif known is None:
-                return None
-            else:
-                record = await self._made_with(known)
-                if record is not None:
-                    return record
+            meant = self._meant(key, conversation)
+            async with self.claiming(meant):
+                made = await self._made_with(key, meant)
+                if made is not None or self._meant(key, conversation) == meant == conversation:
+                    yield made
+                    return
 
     @contextmanager
     def making(self, record: ConversationRecord, key: str | None) -> Iterator[None]:
-        """Let nobody else make this conversation or use its key meanwhile; the key of one that is not made is free."""
+        """Make a claimed conversation, and let nobody else use its key; the key of one that is not made is free."""
         if key is not None:
             self._keys[key] = KnownKey(key, record.id, record.created_at)
         self._creating += 1
         try:
-            with self.claiming(record.id):
-                yield
+            yield
         except BaseException:
             self._keys.pop(key or "", None)
             raise
         finally:
             self._creating -= 1
 
-    @contextmanager
-    def claiming(self, conversation: ConversationId) -> Iterator[None]:
-        """Let nobody else make this conversation, or give it an actor, meanwhile; it must not be claimed already."""
-        settled = self._claimed[conversation] = trio.Event()
-        try:
-            yield
-        finally:
-            del self._claimed[conversation]
-            settled.set()
+    def _known(self, key: str | None) -> KnownKey | None:
+        """What is known of a key, unless that is too long ago."""
+        known = self._keys.get(key) if key is not None else None
+        return None if known is None or self._clock.now() - known.at > KEYS_LIVE else known
 
-    async def _made_with(self, known: KnownKey) -> ConversationRecord | None:
-        """The conversation that a key made. If it was deleted since, the key goes, too, whoever has the id now."""
-        record = await self._journal.record(known.conversation)
+    def _meant(self, key: str | None, conversation: ConversationId) -> ConversationId:
+        """Which conversation a start with this key is about."""
+        known = self._known(key)
+        return conversation if known is None else known.conversation
+
+    async def _made_with(self, key: str | None, claimed: ConversationId) -> ConversationRecord | None:
+        """The claimed conversation, if this key made it. If that was deleted since the key goes, too."""
+        await trio.lowlevel.checkpoint()
+        known = self._known(key)
+        if known is None or known.conversation != claimed:
+            return None
+        handle = self._registry.find(claimed)
+        record = handle.record if handle is not None else await self._journal.record(claimed)
         if record is not None and record.created_at == known.at:
             return record
-        self._keys.pop(known.key, None)
+        if self._keys.get(known.key) is known:
+            del self._keys[known.key]
         return None

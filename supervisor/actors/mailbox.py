@@ -77,6 +77,11 @@ class CommandMessage:
     within: float | None = None
     force: bool = False
 
+    @property
+    def is_forced_stop(self) -> bool:
+        """Whether it is to come before everything else."""
+        return self.command is Command.STOP and self.force
+
 
 @attrs.frozen(eq=False)
 class ForcedStop:

@@ -95,7 +95,7 @@ async def _bring_up(parts: Parts, journal: Journal, bus: Bus, nursery: trio.Nurs
         nursery.start_soon(engine.run, name=f"engine {name}")
     await _await_first_words(engines)
     await _adopt_all(registry, journal)
-    creations = Creations(journal, parts.clock)
+    creations = Creations(registry, journal, parts.clock)
     await creations.load_keys()
     supervisor = Supervisor(
         registry=registry,

@@ -216,17 +216,13 @@ class Supervisor:
         """Start a conversation, or answer with the one that is there as the life cycle says."""
         self._require_open()
         conversation = request.id or new_conversation_id()
-        known = await self._creations.made_before(request.idempotency_key, conversation)
-        if known is not None:
-            return known
-        handle = self._registry.find(conversation)
-        if handle is None:
-            return await self._create(conversation, request)
-        message = CommandMessage(Command.START, within=request.timeout)
-        if not request.wait and isinstance(decide(Command.START, handle.record.status), Act):
-            self._send(handle, message)
-            return handle.record
-        return (await self._command(message, conversation)).record
+        async with self._creations.starting(request.idempotency_key, conversation) as known:
+            handle = self._registry.find(conversation)
+            if known is not None:
+                return known
+            # From here nothing may be waited for until the key is in use.
+            begun = await self._create(conversation, request) if handle is None else self._begin(handle, request)
+        return begun if isinstance(begun, ConversationRecord) else (await self._await(begun)).record
 
     async def pause(self, conversation: ConversationId, within: float | None) -> ConversationRecord:
         """Pause the agent and freeze its sandbox."""
@@ -238,11 +234,7 @@ class Supervisor:
 
     async def stop(self, conversation: ConversationId, within: float | None, *, force: bool) -> Stopped:
         """End the sandbox: gracefully, or at once and before anything else with `force`."""
-        handle = self._registry.find(conversation) or await self._created(conversation)
-        if force and handle is not None:
-            answer = await self._await(handle.force_stop())
-        else:
-            answer = await self._command(CommandMessage(Command.STOP, within=within), conversation)
+        answer = await self._command(CommandMessage(Command.STOP, within=within, force=force), conversation)
         return Stopped(answer.record, answer.acted)
 
     async def restart(self, conversation: ConversationId, within: float | None, *, force: bool) -> ConversationRecord:
@@ -259,28 +251,33 @@ class Supervisor:
         await self._command(CommandMessage(Command.DELETE), conversation)
 
     async def _command(self, message: CommandMessage, conversation: ConversationId) -> Answer:
-        self._require_open()
-        handle = self._registry.find(conversation) or await self._created(conversation)
-        if handle is None:
-            return await self._command_without_actor(message, conversation)
-        self._send(handle, message)
-        return await self._await(message.reply)
+        """Put a command into its conversation's mailbox, after all that wait for that, and wait for its answer."""
+        if not message.is_forced_stop:
+            self._require_open()
+        handle = self._registry.find(conversation)
+        if handle is not None and not self._creations.is_claimed(conversation):
+            reply = self._send(handle, message)
+        else:
+            reply = await self._deliver_in_turn(message, conversation)
+        return await self._await(reply)
 
-    def _send(self, handle: ConversationHandle, message: CommandMessage) -> None:
+    async def _deliver_in_turn(self, message: CommandMessage, conversation: ConversationId) -> Reply[Answer]:
+        async with self._creations.claiming(conversation):
+            handle = self._registry.find(conversation)
+            if handle is not None:
+                return self._send(handle, message)
+            return await self._deliver_without_actor(message, conversation)
+
+    def _send(self, handle: ConversationHandle, message: CommandMessage) -> Reply[Answer]:
+        if message.is_forced_stop:
+            return handle.force_stop()
         wakes = message.command in WAKING and isinstance(decide(message.command, handle.record.status), Act)
         if wakes:
             self._capacity.require()
         handle.send(message)
         if wakes:
             self._capacity.wake(handle, message)
-
-    async def _created(self, conversation: ConversationId) -> ConversationHandle | None:
-        """The handle of a conversation that is being created, once it is: it must never get a second one.
-
-        With None it may be claimed, as long as nothing is waited for in between.
-        """
-        await self._creations.settled(conversation)
-        return self._registry.find(conversation)
+        return message.reply
 
     async def _await(self, reply: Reply[Answer]) -> Answer:
         self._under_way += 1
@@ -291,26 +288,30 @@ class Supervisor:
             if self._closing and not self._under_way:
                 self._settled.set()
 
-    async def _command_without_actor(self, message: CommandMessage, conversation: ConversationId) -> Answer:
+    async def _deliver_without_actor(self, message: CommandMessage, conversation: ConversationId) -> Reply[Answer]:
         """A conversation without an actor is ARCHIVED; only `delete` gives it one, for as long as that takes.
 
         Any other one was created by a commit that was given up on and then succeeded: it gets its actor now. Until that
         is decided the conversation is claimed: a start may be making it at this very moment, and its record may be
         there to be read before the start has heard of that.
         """
-        with self._creations.claiming(conversation):
-            record = await self.get(conversation)
-            verdict = decide(message.command, record.status)
-            acts = isinstance(verdict, Act) or record.status is not Status.ARCHIVED
-            if acts:
-                self._registry.take_up(record).send(message)
-        if acts:
-            return await self._await(message.reply)
+        self._require_open()
+        record = await self.get(conversation)
+        verdict = decide(message.command, record.status)
+        if isinstance(verdict, Act) or record.status is not Status.ARCHIVED:
+            return self._send(self._registry.take_up(record), message)
         if isinstance(verdict, Refuse):
             raise refusal(message.command, record.status, verdict.hint)
-        return Answer(record, acted=False)
+        message.reply.answer(Answer(record, acted=False))
+        return message.reply
 
-    async def _create(self, conversation: ConversationId, request: StartRequest) -> ConversationRecord:
+    def _begin(self, handle: ConversationHandle, request: StartRequest) -> Reply[Answer] | ConversationRecord:
+        """Start a conversation that is there: its reply, or its record for somebody who does not wait."""
+        waits = request.wait or not isinstance(decide(Command.START, handle.record.status), Act)
+        reply = self._send(handle, CommandMessage(Command.START, within=request.timeout))
+        return reply if waits else handle.record
+
+    async def _create(self, conversation: ConversationId, request: StartRequest) -> Reply[Answer] | ConversationRecord:
         record = self._new_record(conversation, self._admit(request), request)
         order = BootOrder(Command.START, within=request.timeout)
         born = (Created(record.agent, record.spec.image), StatusChanged(None, Status.STARTING, "start"))
@@ -319,8 +320,8 @@ class Supervisor:
                 await self._journal.commit(Create(record, born, request.idempotency_key))
                 handle = self._registry.take_up(record, order)
         except AlreadyExists:
-            return (await self._command(CommandMessage(Command.START), conversation)).record
-        return (await self._await(order.reply)).record if request.wait else handle.record
+            return await self._deliver_without_actor(CommandMessage(Command.START), conversation)
+        return order.reply if request.wait else handle.record
 
     def _admit(self, request: StartRequest) -> SandboxSpec:
         settings = self._context.settings()

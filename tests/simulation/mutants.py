@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import datetime
 from typing import Any, Final
 from unittest import mock
@@ -19,11 +19,12 @@ import trio
 from supervisor.actors import boot, effects, sight
 from supervisor.actors.boot import Boot
 from supervisor.actors.context import ActorContext
-from supervisor.actors.creations import Creations
 from supervisor.actors.engines import EngineSight
 from supervisor.actors.findings import Died
 from supervisor.actors.keeper import RecordKeeper
+from supervisor.actors.mailbox import Answer, CommandMessage, Reply
 from supervisor.actors.sight import SandboxSight
+from supervisor.actors.supervisor import Supervisor
 from supervisor.alerts.delivery import Deliverer
 from supervisor.conversation.errors import ConversationdError
 from supervisor.conversation.events import Event, RecordedEvent
@@ -90,13 +91,14 @@ def _answer_before_commit() -> Iterator[None]:
 
 @contextmanager
 def _decide_without_a_claim() -> Iterator[None]:
-    real = Creations.claiming
+    async def deliver(self: Supervisor, message: CommandMessage, conversation: ConversationId) -> Reply[Answer]:
+        async with self._creations.claiming(conversation):
+            handle = self._registry.find(conversation)
+        if handle is not None:
+            return self._send(handle, message)
+        return await self._deliver_without_actor(message, conversation)
 
-    def claim(self: Creations, conversation: ConversationId) -> AbstractContextManager[None]:
-        # Only who makes a conversation claims it, not who reads its record to take it up.
-        return real(self, conversation) if len(self) else nullcontext()
-
-    with mock.patch.object(Creations, "claiming", claim):
+    with mock.patch.object(Supervisor, "_deliver_in_turn", deliver):
         yield
 
 
