@@ -38,10 +38,18 @@ def test_end_stands_for_an_inspection_for_a_moment(endings: Endings) -> None:
     assert endings.recall("another", 100.0) is None
 
 
-@pytest.mark.parametrize(("late", "stands"), [(FRESH - 0.01, True), (FRESH, False), (-3600.0, True)])
+@pytest.mark.parametrize(("late", "stands"), [(FRESH - 0.01, True), (FRESH, False), (-3600.0, False)])
 def test_old_end_that_is_told_again_is_no_news(endings: Endings, late: float, stands: bool) -> None:
-    """A reopened stream repeats the last second: the container may be gone since. A clock ahead proves no age."""
+    """A reopened stream repeats the last second: the container may be gone since. A stepped clock tells no age."""
     assert endings.hear(event("die", exitCode="3"), 100.0, WALL + late) == C1
+    assert (endings.recall(NAME, 100.0) is not None) is stands
+
+
+@pytest.mark.parametrize(("age", "stands"), [(0.0, True), (0.05, True), (0.15, False)])
+def test_end_of_before_the_stream_is_left_to_the_engine(endings: Endings, age: float, stands: bool) -> None:
+    """The stream repeats it, and a clock that was stepped back meanwhile makes any age look small."""
+    endings.begin(99.9)
+    assert endings.hear(event("die", exitCode="3"), 100.0, WALL + age) == C1
     assert (endings.recall(NAME, 100.0) is not None) is stands
 
 

@@ -64,6 +64,7 @@ class EngineWatch:
             async with self.lane.open_stream(read_limit(), self._begin) as stream:
                 self._lost = False
                 began = trio.current_time()
+                self.endings.begin(began)
                 self.observer.engine_connected()
                 await self._listen(stream)
                 return trio.current_time() - began
