@@ -23,6 +23,7 @@ from supervisor.conversation.record import (
     FailureCode,
     Intent,
     Observed,
+    SandboxRef,
 )
 from supervisor.sandbox.port import SandboxState, SandboxView
 
@@ -93,12 +94,14 @@ async def stop(
 ) -> None:
     """End the sandbox: the agent is interrupted, then SIGTERM, the grace period, SIGKILL, and removal by force.
 
+    One that the engine has never said to run has nothing to end gracefully.
+
     Raises:
         EngineUnavailable: only this can keep it from ending; it will be ended when the engine answers.
     """
     await _intend_to_stop(keeper)
     reference = keeper.record.sandbox
-    if reference is not None:
+    if reference is not None and reference.id is not None:
         with trio.move_on_after(within):
             await _interrupt(keeper, context, view)
             grace = min(context.settings().timeouts.grace, within)
@@ -111,7 +114,7 @@ async def stop(
 
 
 async def force_stop(keeper: RecordKeeper, context: ActorContext, *told: Event) -> None:
-    """End the sandbox by SIGKILL and, if that is not enough, by forced removal.
+    """End the sandbox by SIGKILL and, if that is not enough or not for good, by forced removal.
 
     Raises:
         EngineUnavailable: as for `stop`.
@@ -120,7 +123,7 @@ async def force_stop(keeper: RecordKeeper, context: ActorContext, *told: Event) 
     reference = keeper.record.sandbox
     if reference is not None:
         with trio.move_on_after(FORCE_WITHIN) as scope:
-            await _kill_or_remove(keeper.record, context, reference.name)
+            await _kill_or_remove(keeper.record, context, reference)
         if scope.cancelled_caught:
             raise EngineUnavailable(f"the engine did not end sandbox {reference.name} in {FORCE_WITHIN:g} s: {_LATER}")
     await _stopped(keeper, *told)
@@ -296,13 +299,14 @@ async def _interrupt(keeper: RecordKeeper, context: ActorContext, view: SandboxV
 _LATER: Final = "it will be ended as soon as the engine answers"
 
 
-async def _kill_or_remove(record: ConversationRecord, context: ActorContext, name: str) -> None:
+async def _kill_or_remove(record: ConversationRecord, context: ActorContext, sandbox: SandboxRef) -> None:
+    """One that was never seen to run is removed: its start may be under way still, and finds nothing then."""
     provider = context.provider(record)
     try:
-        await provider.kill(name)
-        view = await provider.inspect(name)
-        if view is not None and view.state in (SandboxState.RUNNING, SandboxState.PAUSED):
-            await provider.remove(name)
+        await provider.kill(sandbox.name)
+        view = await provider.inspect(sandbox.name)
+        if view is not None and (sandbox.id is None or view.state in (SandboxState.RUNNING, SandboxState.PAUSED)):
+            await provider.remove(sandbox.name)
     except EngineUnavailable as error:
         raise EngineUnavailable(f"{error.message}: {_LATER}") from error
 

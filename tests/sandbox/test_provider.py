@@ -95,7 +95,7 @@ async def test_launch_costs_four_requests(engine: FakeEngine, provider: DockerPr
 
 
 async def test_workspace_is_its_users_before_it_starts(engine: FakeEngine, provider: DockerProvider) -> None:
-    """Also of one that our predecessor has only created; one that cannot be given away is taken back."""
+    """Also of one whose creation we did not hear of; one that cannot be given away is taken back."""
     plan = SandboxPlan(C1, 1, attrs.evolve(SPEC, user="1000:1000"), {})
     engine.tell({OWN: Answer()})
     await provider.launch(plan)
@@ -107,6 +107,36 @@ async def test_workspace_is_its_users_before_it_starts(engine: FakeEngine, provi
     with pytest.raises(SandboxFailed, match="marked read-only"):
         await provider.launch(plan)
     assert engine.asked[-2:] == [OWN, "DELETE /containers/f00"]
+
+
+@pytest.mark.parametrize("status", ["created", "exited"])
+async def test_container_that_may_be_about_to_start_is_replaced(
+    engine: FakeEngine, provider: DockerProvider, status: str
+) -> None:
+    """Our predecessor may have asked for that as it died: a start that comes late must find nothing."""
+    creates = iter([refusal(409, "the name is taken"), Answer(201, {"Id": "f00"})])
+    engine.tell({CREATE: lambda: next(creates), INSPECT: container(status), "DELETE /containers/f00": OK})
+    assert (await provider.launch(PLAN)).state is SandboxState.RUNNING
+    assert engine.asked[-6:] == [
+        CREATE,
+        INSPECT,
+        "DELETE /containers/f00",
+        CREATE,
+        "POST /containers/f00/start",
+        INSPECT_BY_ID,
+    ]
+
+
+async def test_container_whose_start_was_not_answered_is_replaced(engine: FakeEngine, provider: DockerProvider) -> None:
+    """It may come after the end of what a second one would start."""
+    engine.tell({"POST /containers/f00/start": Answer(cut=True)})
+    with pytest.raises(EngineUnavailable):
+        await provider.launch(PLAN)
+    creates = iter([refusal(409, "the name is taken"), Answer(201, {"Id": "f00"})])
+    engine.tell({CREATE: lambda: next(creates), INSPECT: container("created"), "DELETE /containers/f00": OK})
+    engine.tell({"POST /containers/f00/start": OK})
+    await provider.launch(PLAN)
+    assert engine.asked[-4:] == ["DELETE /containers/f00", CREATE, "POST /containers/f00/start", INSPECT_BY_ID]
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from supervisor.conversation.errors import ConversationdError
 from supervisor.conversation.events import Event, RecordedEvent
 from supervisor.conversation.ids import ConversationId
 from supervisor.conversation.json import JsonObject
-from supervisor.conversation.record import ConversationRecord, Intent, Phase
+from supervisor.conversation.record import ConversationRecord, Intent, Phase, SandboxRef
 from supervisor.conversation.restart import Cause, PastRestart, RestartDecision, RestartPolicy, decide_restart
 from supervisor.journal.changes import Told
 from supervisor.journal.codec import encode_event_data
@@ -205,10 +205,10 @@ def _keep_the_volume() -> Iterator[None]:
 
 @contextmanager
 def _kill_without_looking() -> Iterator[None]:
-    async def kill_or_remove(record: ConversationRecord, context: ActorContext, name: str) -> None:
+    async def kill_or_remove(record: ConversationRecord, context: ActorContext, sandbox: SandboxRef) -> None:
         with trio.move_on_after(1.0), suppress(ConversationdError):
             await trio.lowlevel.checkpoint()
-            await context.provider(record).kill(name)
+            await context.provider(record).kill(sandbox.name)
         await trio.lowlevel.checkpoint()
 
     with mock.patch.object(effects, "_kill_or_remove", kill_or_remove):

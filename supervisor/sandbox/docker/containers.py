@@ -16,7 +16,7 @@ from supervisor.conversation.json import JsonObject
 from supervisor.sandbox.docker.client import EngineClient, Owner
 from supervisor.sandbox.docker.hardening import ENGINE_SOCKETS, create_body
 from supervisor.sandbox.docker.names import Names
-from supervisor.sandbox.docker.translation import words_of
+from supervisor.sandbox.docker.translation import ENGINE_ERRORS, words_of
 from supervisor.sandbox.docker.views import EngineJson, read_state, read_view
 from supervisor.sandbox.port import OwnedSandbox, SandboxPlan, SandboxState, SandboxView
 
@@ -44,7 +44,8 @@ class Containers:
 
     Changes go by the engine's id of a container that was seen to carry our labels, never by a name: a name may belong
     to something foreign, or change hands. `_ids` remembers what was seen, by the name that it should have; one that
-    somebody has renamed is found by its id, and gets its name back.
+    somebody has renamed is found by its id, and gets its name back. `_certain` are the names of those that we asked for
+    ourselves and of which no start was left unanswered: any other one that does not run may be about to start.
     """
 
     names: Names
@@ -52,6 +53,7 @@ class Containers:
     pauses: Sequence[float] = _PAUSES
     _host: EngineHost | None = None
     _ids: dict[str, str] = attrs.field(factory=dict)
+    _certain: set[str] = attrs.field(factory=set)
 
     def know(self, name: str, container: str) -> None:
         """Take somebody's word for the id of a container of ours."""
@@ -72,7 +74,7 @@ class Containers:
         name = self.names.container(plan.conversation, plan.incarnation)
         self._claim_workspace(client, plan.conversation)
         for pause in self.pauses:
-            made = _create(client, name, body)
+            made = self._make(client, name, body)
             if made is not None:
                 self._ids[name] = made
                 return self._start_or_remove(client, plan, made)
@@ -117,6 +119,7 @@ class Containers:
         """Remove it with its anonymous volumes, which the engine would keep for ever; the workspace has a name."""
         self._change(client, name, lambda container: _remove(client, container))
         self._ids.pop(name, None)
+        self._certain.discard(name)
 
     def remove_workspace(self, client: EngineClient, conversation: ConversationId) -> None:
         """Remove the conversation's volume; one that is gone, or was never ours, is none of ours."""
@@ -183,13 +186,31 @@ class Containers:
         if not self.names.owns_workspace(conversation, volume["Labels"]):
             raise Conflict(f"a volume {name} exists that is not ours: remove or rename it")
 
+    def _make(self, client: EngineClient, name: str, body: JsonObject) -> str | None:
+        """The new container's id; None if the name is taken."""
+        is_news = name not in self._certain
+        self._certain.add(name)
+        made = _create(client, name, body)
+        if made is None and is_news:
+            self._certain.discard(name)
+        return made
+
+    def _start(self, client: EngineClient, name: str, container: str) -> None:
+        try:
+            client.start(container)
+        except APIError:
+            raise
+        except ENGINE_ERRORS:
+            self._certain.discard(name)
+            raise
+
     def _start_or_remove(self, client: EngineClient, plan: SandboxPlan, container: str) -> SandboxView:
         name = self.names.container(plan.conversation, plan.incarnation)
         owner = _owner(plan.spec.user)
         try:
             if owner is not None:
                 client.own_directory(container, plan.spec.workspace, owner)
-            client.start(container)
+            self._start(client, name, container)
         except APIError:
             self.remove(client, name)
             raise
@@ -207,17 +228,30 @@ class Containers:
         if not self._is_ours(name, container):
             raise Conflict(f"a container {name} exists that is not ours: remove or rename it")
         self._ids[name] = container["Id"]
-        if container["State"]["Status"] in _GOING_AWAY:
+        view = self._view(name, container)
+        if container["State"]["Status"] in _GOING_AWAY or self._may_start_late(view):
             self.remove(client, name)
             return None
-        return self._wake(client, plan, self._view(name, container))
+        return self._wake(client, plan, view)
+
+    def _may_start_late(self, view: SandboxView) -> bool:
+        """Whether our predecessor, or we, may have asked for its start and not been answered.
+
+        If it was asked for another one, the first could come after the end of what that has started. Of a container
+        that is gone there is nothing to start.
+        """
+        runs = view.state in (SandboxState.RUNNING, SandboxState.PAUSED)
+        return not runs and view.name not in self._certain
 
     def _wake(self, client: EngineClient, plan: SandboxPlan, view: SandboxView) -> SandboxView | None:
         if view.state is SandboxState.RUNNING:
             return view
         if view.state is SandboxState.CREATED:
             return self._start_or_remove(client, plan, view.id)
-        (client.unpause if view.state is SandboxState.PAUSED else client.start)(view.id)
+        if view.state is SandboxState.PAUSED:
+            client.unpause(view.id)
+        else:
+            self._start(client, view.name, view.id)
         return self.inspect(client, view.name)
 
     def _change(self, client: EngineClient, name: str, change: Callable[[str], None]) -> bool:
