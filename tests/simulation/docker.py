@@ -315,10 +315,7 @@ class Engine:
         if container.status == "paused":
             raise conflict("cannot start a paused container, try unpause instead")
         if container.status != "running":
-            container.status, container.exit_code, container.oom_killed = "running", 0, False
-            container.started += 1
-            self.tell("start", container)
-            self.on_start(container)
+            self.run(container)
 
     async def pause(self, name: str) -> None:
         """Freeze it."""
@@ -431,6 +428,13 @@ class Engine:
         return stream
 
     # What happens to it, and in it.
+
+    def run(self, container: Container) -> None:
+        """A container's processes begin."""
+        container.status, container.exit_code, container.oom_killed = "running", 0, False
+        container.started += 1
+        self.tell("start", container)
+        self.on_start(container)
 
     def end(self, container: Container, exit_code: int, *, oom: bool = False) -> None:
         """A container's processes end."""

@@ -1,13 +1,14 @@
 """Bugs that one could have made, planted one at a time: the simulator has to find each of them.
 
-`python -m tests.simulation.mutants` plants them all and prints by which seed each was found, and how.
+`python -m tests.simulation.mutants` plants them all and prints by what each was found, and how.
 """
 
+import itertools
 import multiprocessing
 import os
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from datetime import datetime
 from typing import Any, Final
 from unittest import mock
@@ -19,6 +20,7 @@ import trio
 from supervisor.actors import boot, effects, sight
 from supervisor.actors.boot import Boot
 from supervisor.actors.context import ActorContext
+from supervisor.actors.creations import Creations
 from supervisor.actors.engines import EngineSight
 from supervisor.actors.findings import Died
 from supervisor.actors.keeper import RecordKeeper
@@ -38,9 +40,13 @@ from supervisor.journal.journal import Journal
 from supervisor.journal.ledger import Delivery, Judgement
 from supervisor.sandbox.docker import DockerProvider, containers
 from supervisor.sandbox.docker.client import EngineClient
+from supervisor.sandbox.docker.containers import Containers
+from supervisor.sandbox.docker.endings import Endings
+from supervisor.sandbox.docker.views import EngineJson
 from supervisor.sandbox.port import SandboxView
+from tests.simulation.kept import HOSTS, KEPT
 from tests.simulation.play import play
-from tests.simulation.script import make_script
+from tests.simulation.script import Step, make_script
 
 MOST_SEEDS: Final = 600
 
@@ -261,6 +267,54 @@ def _take_a_notice_off_before_it_is_told() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _let_waiters_in_in_any_order() -> Iterator[None]:
+    real = Creations.claiming
+    claimed: dict[ConversationId, trio.Event] = {}
+
+    @asynccontextmanager
+    async def claiming(self: Creations, conversation: ConversationId) -> AsyncIterator[None]:
+        await trio.lowlevel.checkpoint()
+        while conversation in claimed:
+            await claimed[conversation].wait()
+        settled = claimed[conversation] = trio.Event()
+        try:
+            async with real(self, conversation):
+                yield
+        finally:
+            del claimed[conversation]
+            settled.set()
+
+    with mock.patch.object(Creations, "claiming", claiming):
+        yield
+
+
+@contextmanager
+def _take_what_is_repeated_for_news() -> Iterator[None]:
+    def date(self: Endings, event: EngineJson, now: float, wall: float) -> float:
+        return now - max(0.0, wall - float(event["timeNano"]) / 1e9)
+
+    with mock.patch.object(Endings, "_date", date):
+        yield
+
+
+@contextmanager
+def _start_twice() -> Iterator[None]:
+    with mock.patch.object(Containers, "_may_start_late", return_value=False):
+        yield
+
+
+@contextmanager
+def _keep_what_was_never_seen_to_run() -> Iterator[None]:
+    real = effects._kill_or_remove
+
+    async def kill_or_remove(record: ConversationRecord, context: ActorContext, sandbox: SandboxRef) -> None:
+        await real(record, context, attrs.evolve(sandbox, id="seen"))
+
+    with mock.patch.object(effects, "_kill_or_remove", kill_or_remove):
+        yield
+
+
 MUTANTS: Final[Mapping[str, Callable[[], AbstractContextManager[None]]]] = {
     "announce before commit": _announce_before_commit,
     "answer before commit": _answer_before_commit,
@@ -280,26 +334,49 @@ MUTANTS: Final[Mapping[str, Callable[[], AbstractContextManager[None]]]] = {
     "take a kill for granted": _kill_without_looking,
     "judge again what was judged": _judge_again_what_was_judged,
     "take a notice off before it is told": _take_a_notice_off_before_it_is_told,
+    "let waiters in in any order": _let_waiters_in_in_any_order,
+    "take what is repeated for news": _take_what_is_repeated_for_news,
+    "start twice": _start_twice,
+    "keep what was never seen to run": _keep_what_was_never_seen_to_run,
 }
+
+RARE: Final = frozenset(
+    {
+        "let waiters in in any order",
+        "take what is repeated for news",
+        "start twice",
+        "keep what was never seen to run",
+    }
+)
+"""Those that show once in 100,000 seeds or so: the scripts that are kept have to find them."""
 
 
 @attrs.frozen
 class Found:
-    """By which seed a mutant was found, None if by none, and what was wrong then."""
+    """By which seed, or kept script, a mutant was found, None if by none, and what was wrong then."""
 
     mutant: str
-    seed: int | None
+    where: str | None
     problem: str
 
 
 def find(mutant: str) -> Found:
-    """Plant a bug and play seeds until one shows it."""
-    for seed in range(MOST_SEEDS):
+    """Plant a bug and play until something shows it."""
+    for where, seed, steps in _stories(mutant):
         with MUTANTS[mutant]():
-            verdict = play(seed, make_script(seed))
+            verdict = play(seed, steps)
         if verdict.problems:
-            return Found(mutant, seed, verdict.problems[0])
+            return Found(mutant, where, verdict.problems[0])
     return Found(mutant, None, "")
+
+
+def _stories(mutant: str) -> Iterator[tuple[str, int, Sequence[Step]]]:
+    if mutant in RARE:
+        for name, host in itertools.product(KEPT, HOSTS):
+            yield f"{name!r} on host {host}", host, KEPT[name]
+    else:
+        for seed in range(MOST_SEEDS):
+            yield f"seed {seed}", seed, make_script(seed)
 
 
 def find_all(jobs: int) -> Iterator[Found]:
@@ -314,9 +391,9 @@ def main(jobs: int) -> None:
     """Plant bugs, one at a time; exits with 1 if the simulator misses one."""
     missed = 0
     for found in find_all(jobs):
-        missed += found.seed is None
-        where = "MISSED" if found.seed is None else f"seed {found.seed}: {found.problem.splitlines()[-1][:100]}"
-        click.echo(f"{found.mutant}: {where}")
+        missed += found.where is None
+        how = "MISSED" if found.where is None else f"{found.where}: {found.problem.splitlines()[-1][:100]}"
+        click.echo(f"{found.mutant}: {how}")
     sys.exit(1 if missed else 0)
 
 

@@ -172,6 +172,11 @@ def _vanish(host: Host, container: Container) -> None:
     host.engine.tell("destroy", container)
 
 
+def _restart(host: Host, container: Container) -> None:
+    host.engine.end(container, 143)
+    host.engine.run(container)
+
+
 def _rename(host: Host, container: Container) -> None:
     """Only one whose id a record remembers: before that nobody could tell it from a stranger with our labels."""
     if container.id in host.known_ids:
@@ -186,6 +191,7 @@ _TO_A_CONTAINER: Final[Mapping[Kind, Callable[[Host, Container], None]]] = {
     Kind.THAWED: _thaw,
     Kind.REMOVED: _vanish,
     Kind.RENAMED: _rename,
+    Kind.RESTARTED: _restart,
 }
 
 

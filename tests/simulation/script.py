@@ -43,6 +43,7 @@ class Kind(StrEnum):
     THAWED = "somebody thaws its container"
     REMOVED = "somebody removes its container"
     RENAMED = "somebody renames its container"
+    RESTARTED = "somebody restarts its container"  # only in scripts that were written: each seed stays what it was
     IMAGE_GONE = "the image is removed"
     PULL = "the next pulls"  # what: how
     BOOT_FATE = "the next agent server"  # what: the fate

@@ -10,56 +10,13 @@ from typing import Final
 
 import pytest
 
-from tests.simulation.agent import Fate, Manner
-from tests.simulation.docker import Fault
+from tests.simulation.kept import HOSTS, KEPT
 from tests.simulation.mutants import MUTANTS, find
 from tests.simulation.play import play, play_seed
-from tests.simulation.script import Kind, Step, make_script, render
+from tests.simulation.script import make_script, render
 
 SEEDS: Final = 2000
 _CHUNK: Final = 50
-
-REGRESSIONS: Final = {
-    "a container that somebody renamed is not dead": (Step(0.6, Kind.START, "c1"), Step(10.0, Kind.RENAMED, "c1")),
-    "a forced stop ends what a start that timed out has left": (
-        Step(0.3, Kind.START_NOT_WAITING, "c3", 0.5),
-        Step(0.0, Kind.CALL_FAULT, f"remove {Fault.NOT_SENT.name}", 1.0),
-        Step(0.8, Kind.FORCE_STOP, "c3"),
-    ),
-    "a boot that is refused and cannot be killed still ends": (
-        Step(0.0, Kind.CALL_FAULT, f"kill {Fault.TAKEN.name}", 1.0),
-        Step(0.0, Kind.AGENT_MANNER, f"begin {Manner.REFUSES.name}", 1.0),
-        Step(0.3, Kind.START, "c1"),
-    ),
-    "what was asked before a forced stop does not undo it": (
-        Step(1.0, Kind.START_NOT_WAITING, "c3"),
-        Step(0.6, Kind.FORCE_RESTART, "c3"),
-        Step(0.0, Kind.RESTART, "c3"),
-        Step(0.0, Kind.FORCE_STOP, "c3"),
-    ),
-    "a delete without a sandbox is carried on with": (
-        Step(0.3, Kind.START, "c3"),
-        Step(0.01, Kind.CALL_FAULT, f"volume {Fault.NOT_SENT.name}", 5.0),
-        Step(0.0, Kind.FORCE_STOP, "c3"),
-        Step(1.0, Kind.DELETE, "c3"),
-    ),
-    "an agent goes on if its pause was killed half way": (
-        Step(0.5, Kind.START, "c1"),
-        Step(3.0, Kind.CALL_FAULT, f"pause {Fault.HANGS.name}", 1.0),
-        Step(0.0, Kind.PAUSE, "c1"),
-        Step(1.0, Kind.KILL),
-    ),
-    "a command that comes just before its start makes no second actor": tuple(
-        step
-        for conversation in ("c1", "c2", "c3")
-        for step in (Step(1.0, Kind.STOP, conversation), Step(0.0, Kind.START, conversation))
-    ),
-    "a boot that runs out of memory is tried once more": (
-        Step(0.0, Kind.BOOT_FATE, Fate.OUT_OF_MEMORY.name, 2.0),
-        Step(0.1, Kind.START, "c1"),
-    ),
-}
-"""What simulated seeds have found, made short, and what is close to it."""
 
 
 @pytest.fixture(scope="module")
@@ -80,15 +37,15 @@ def test_every_promise_is_kept(workers: Pool) -> None:
 
 def test_planted_bugs_are_found(workers: Pool) -> None:
     """Each of them, or the simulator has no teeth."""
-    missed = [found.mutant for found in workers.imap_unordered(find, MUTANTS) if found.seed is None]
+    missed = [found.mutant for found in workers.imap_unordered(find, MUTANTS) if found.where is None]
     assert missed == []
 
 
-@pytest.mark.parametrize("name", REGRESSIONS)
+@pytest.mark.parametrize("name", KEPT)
 def test_bug_that_was_found_stays_away(name: str) -> None:
     """On several hosts, which differ in every delay."""
-    for seed in range(5):
-        assert play(seed, REGRESSIONS[name]).problems == ()
+    for seed in HOSTS:
+        assert play(seed, KEPT[name]).problems == ()
 
 
 def test_seed_replays_exactly() -> None:

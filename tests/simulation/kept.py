@@ -1,0 +1,93 @@
+"""Scripts that are kept: what simulated seeds have found, made short, and what is close to it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from tests.simulation.agent import Fate, Manner
+from tests.simulation.docker import Fault
+from tests.simulation.script import Kind, Step
+
+HOSTS: Final = range(5)
+"""The seeds that each is played with: hosts which differ in every delay."""
+
+KEPT: Final[Mapping[str, Sequence[Step]]] = {
+    "a container that somebody renamed is not dead": (Step(0.6, Kind.START, "c1"), Step(10.0, Kind.RENAMED, "c1")),
+    "a forced stop ends what a start that timed out has left": (
+        Step(0.3, Kind.START_NOT_WAITING, "c3", 0.5),
+        Step(0.0, Kind.CALL_FAULT, f"remove {Fault.NOT_SENT.name}", 1.0),
+        Step(0.8, Kind.FORCE_STOP, "c3"),
+    ),
+    "a boot that is refused and cannot be killed still ends": (
+        Step(0.0, Kind.CALL_FAULT, f"kill {Fault.TAKEN.name}", 1.0),
+        Step(0.0, Kind.AGENT_MANNER, f"begin {Manner.REFUSES.name}", 1.0),
+        Step(0.3, Kind.START, "c1"),
+    ),
+    "what was asked before a forced stop does not undo it": (
+        Step(1.0, Kind.START_NOT_WAITING, "c3"),
+        Step(0.6, Kind.FORCE_RESTART, "c3"),
+        Step(0.0, Kind.RESTART, "c3"),
+        Step(0.0, Kind.FORCE_STOP, "c3"),
+    ),
+    "a delete without a sandbox is carried on with": (
+        Step(0.3, Kind.START, "c3"),
+        Step(0.01, Kind.CALL_FAULT, f"volume {Fault.NOT_SENT.name}", 5.0),
+        Step(0.0, Kind.FORCE_STOP, "c3"),
+        Step(1.0, Kind.DELETE, "c3"),
+    ),
+    "an agent goes on if its pause was killed half way": (
+        Step(0.5, Kind.START, "c1"),
+        Step(3.0, Kind.CALL_FAULT, f"pause {Fault.HANGS.name}", 1.0),
+        Step(0.0, Kind.PAUSE, "c1"),
+        Step(1.0, Kind.KILL),
+    ),
+    "a command that comes just before its start makes no second actor": tuple(
+        step
+        for conversation in ("c1", "c2", "c3")
+        for step in (Step(1.0, Kind.STOP, conversation), Step(0.0, Kind.START, conversation))
+    ),
+    "nobody overtakes who waits for a conversation to be made": tuple(
+        step
+        for conversation, first in (("c1", Kind.ARCHIVE), ("c2", Kind.START_WITH_KEY), ("c3", Kind.START))
+        for step in (
+            Step(1.0, first, conversation),
+            Step(0.0, Kind.START, conversation),
+            Step(0.0, Kind.RESTART, conversation),
+            Step(0.0, Kind.FORCE_STOP, conversation),
+        )
+    ),
+    "an end that is told again after the clock was stepped back is no news": (
+        Step(0.1, Kind.START, "c1"),
+        Step(5.0, Kind.EVENTS_LOST, "", 20.0),
+        *(Step(0.1, Kind.RESTARTED, "c1") for _ in range(4)),
+        Step(5.0, Kind.EVENTS_LOST, ""),
+        *(
+            step
+            for _ in range(8)
+            for step in (
+                Step(5.0, Kind.CLOCK_STEPS, "", -3600.0),
+                Step(0.0, Kind.ENGINE_FALLS),
+                Step(1.0, Kind.ENGINE_RISES),
+            )
+        ),
+    ),
+    "a start that comes late finds nothing after a forced stop": (
+        Step(0.0, Kind.CALL_FAULT, f"start {Fault.LATE.name}", 1.0),
+        Step(0.1, Kind.START, "c1"),
+        Step(10.0, Kind.STOP, "c1"),
+        Step(0.0, Kind.EVENTS_LOST, "", 50.0),
+        *(Step(2.0, Kind.FORCE_STOP, "c1") for _ in range(16)),
+    ),
+    "a start that comes late from a dead daemon finds nothing after a forced stop": (
+        Step(0.0, Kind.CALL_FAULT, f"start {Fault.LATE.name}", 1.0),
+        Step(0.1, Kind.START, "c1"),
+        Step(2.0, Kind.KILL),
+        Step(10.0, Kind.STOP, "c1"),
+        Step(0.0, Kind.EVENTS_LOST, "", 50.0),
+        *(Step(2.0, Kind.FORCE_STOP, "c1") for _ in range(16)),
+    ),
+    "a boot that runs out of memory is tried once more": (
+        Step(0.0, Kind.BOOT_FATE, Fate.OUT_OF_MEMORY.name, 2.0),
+        Step(0.1, Kind.START, "c1"),
+    ),
+}
+"""By what it shows, which is kept for ever."""
