@@ -18,7 +18,7 @@ from supervisor.journal.changes import Change, Create, JournalError, Update
 from tests.simulation.clients import Asked, Clients
 from tests.simulation.docker import Container, Engine
 from tests.simulation.host import SETTINGS, Host
-from tests.simulation.script import Kind
+from tests.simulation.script import CONVERSATIONS, Kind
 
 _DEATHS: Final = (Cause.EXITED, Cause.OOM_KILLED, Cause.REMOVED)
 _ENDED: Final = (Status.STOPPED, Status.ARCHIVED)
@@ -84,6 +84,7 @@ def wrong_at_the_end(ending: Ending) -> list[str]:
         _check_alerts,
         _check_deliveries,
         _check_forced_stops,
+        _check_late_starts,
         _check_restarts,
         _check_agents,
     )
@@ -219,6 +220,20 @@ def _check_forced_stops(ending: Ending) -> Iterator[str]:
             continue
         if not isinstance(word.error, ShuttingDown | JournalError | InternalError) and record.status not in _ENDED:
             yield f"{record.id} is {record.status} after a forced stop ({word.error})"
+
+
+def _check_late_starts(ending: Ending) -> Iterator[str]:
+    """Once a forced stop was answered nothing starts, unless that is asked for: no call of before comes after it."""
+    for conversation in CONVERSATIONS:
+        starts = [at for at, whose in ending.host.engine.starts if whose == conversation]
+        asked = [one for one in ending.clients.asked if one.step.what == conversation]
+        for number, stop in enumerate(asked, 1):
+            if stop.step.kind is not Kind.FORCE_STOP or stop.lost or stop.told is None or stop.answered is None:
+                continue
+            asked_again = asked[number].at if number < len(asked) else float("inf")
+            late = [at for at in starts if stop.answered < at < asked_again]
+            if late:
+                yield f"{conversation} started at {late[0]:.3f}, and was stopped by force by {stop.answered:.3f}"
 
 
 def _check_restarts(ending: Ending) -> Iterator[str]:

@@ -168,6 +168,7 @@ class Engine:
         self.events_twice = 0
         self.pull_steps: list[tuple[float, int]] = [(0.5, 100)]
         self.most_at_once: Counter[ConversationId] = Counter()
+        self.starts: list[tuple[float, ConversationId]] = []
         self.on_start: Callable[[Container], None] = lambda container: None
         self.on_volume_removed: Callable[[ConversationId], object] = lambda conversation: None
         self._nursery = nursery
@@ -433,6 +434,7 @@ class Engine:
         """A container's processes begin."""
         container.status, container.exit_code, container.oom_killed = "running", 0, False
         container.started += 1
+        self.starts.append((trio.current_time(), container.conversation))
         self.tell("start", container)
         self.on_start(container)
 
