@@ -23,7 +23,7 @@ from supervisor import __version__
 from supervisor.actors.clock import SystemClock
 from supervisor.actors.settings import ActorSettings
 from supervisor.actors.supervision import Parts, Supervision, supervise
-from supervisor.agent import NoAgent, open_server_driver, open_v1_driver
+from supervisor.agent import NoAgent, open_server_driver, open_v0_driver, open_v1_driver
 from supervisor.agent.port import AgentDriver
 from supervisor.alerts import (
     AlertParts,
@@ -370,5 +370,5 @@ def _api_keys(config: Config) -> ApiKeys | None:
 @asynccontextmanager
 async def _drivers() -> AsyncIterator[Mapping[str, AgentDriver]]:
     """The table of agent drivers."""
-    async with open_v1_driver() as v1, open_server_driver() as server:
-        yield {driver.name: driver for driver in (v1, server, NoAgent())}
+    async with open_v1_driver() as v1, open_v0_driver() as v0, open_server_driver() as server:
+        yield {driver.name: driver for driver in (v1, v0, server, NoAgent())}

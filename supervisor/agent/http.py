@@ -4,18 +4,21 @@ What runs in a sandbox is not trusted: every answer may be anything.
 """
 
 import json
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Final, TypeVar
 
 import attrs
 import httpx2
 import trio
 
 from supervisor.agent.port import AgentSession
+from supervisor.agent.wire import Garbled
 from supervisor.conversation.errors import AgentRefused, AgentUnavailable
-from supervisor.conversation.json import JsonObject
+from supervisor.conversation.json import JsonValue
 from supervisor.conversation.secrets import redact, secrets_in
 from supervisor.sandbox.port import Endpoint
+
+_T = TypeVar("_T")
 
 _MOST_BYTES: Final = 4 * 1024**2
 _MOST_REFUSAL: Final = 2000
@@ -35,8 +38,9 @@ class Answer:
 class _Request:
     method: str
     path: str
-    body: JsonObject | None = attrs.field(default=None, repr=False)
+    body: JsonValue = attrs.field(default=None, repr=False)
     headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    source: JsonValue = attrs.field(default=None, repr=False)
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}"
@@ -90,18 +94,33 @@ async def call(
     session: AgentSession,
     method: str,
     path: str,
-    body: JsonObject | None = None,
+    body: JsonValue = None,
     *,
     accept: frozenset[int] = frozenset(),
+    source: JsonValue = None,
 ) -> Answer:
     """Ask once, with the key. A status in `accept` is an answer like those of success.
+
+    `source` is what the body was taken from, if that knows more of its secrets than the body alone does.
 
     Raises:
         AgentUnavailable: no answer, a broken or endless one, 429, or 5xx.
         AgentRefused: any other status that is not success; its body carries no secret of the session or the request.
     """
     headers = {"X-Session-API-Key": session.session_key, "Content-Type": "application/json"}
-    return await _ask(client, session, _Request(method, path, body, headers), accept)
+    return await _ask(client, session, _Request(method, path, body, headers, source), accept)
+
+
+def understood(parse: Callable[[bytes], _T], answer: Answer) -> _T:
+    """Read an answer.
+
+    Raises:
+        AgentUnavailable: it makes no sense, which may be otherwise at the next attempt.
+    """
+    try:
+        return parse(answer.body)
+    except Garbled as error:
+        raise AgentUnavailable(f"the agent server's answer makes no sense: {error}") from error
 
 
 async def _ask(
@@ -123,7 +142,7 @@ async def _ask(
         return answer
     if answer.status in _REFUSED_CODES and answer.status != _TOO_MANY:
         # Servers like to quote the request that they refuse.
-        secrets = (session.session_key, session.secret, *secrets_in(request.body))
+        secrets = (session.session_key, session.secret, *secrets_in(request.body), *secrets_in(request.source))
         text = redact(answer.body.decode(errors="replace"), secrets)[:_MOST_REFUSAL]
         raise AgentRefused(f"{request}: the agent server refused with {answer.status}", answer.status, text)
     raise AgentUnavailable(f"{request}: the agent server answered {answer.status}")

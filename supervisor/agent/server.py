@@ -10,12 +10,12 @@ from typing import Final
 import attrs
 import httpx2
 
-from supervisor.agent.backoff import Backoff
-from supervisor.agent.http import look, open_client
+from supervisor.agent.http import open_client
 from supervisor.agent.none import NoAgent
 from supervisor.agent.port import AgentSession
+from supervisor.agent.v0 import V0Driver
 from supervisor.agent.v1 import V1Driver
-from supervisor.conversation.errors import AgentRefused, AgentUnavailable
+from supervisor.conversation.errors import AgentRefused
 from supervisor.conversation.json import JsonObject
 from supervisor.conversation.record import ExecutionStatus
 
@@ -31,10 +31,11 @@ async def open_server_driver() -> AsyncIterator["ServerDriver"]:
 
 @attrs.frozen
 class ServerDriver:
-    """See `AgentDriver`. The server is that of `v1`, or the older one; its agents are none of ours."""
+    """See `AgentDriver`. The server is that of `v1`, or the older one of `v0`; its agents are none of ours."""
 
     _client: httpx2.AsyncClient
     _server: V1Driver = attrs.field(init=False)
+    _older: V0Driver = attrs.field(init=False)
     _agents: NoAgent = attrs.field(factory=NoAgent, init=False)
     name: str = attrs.field(default="server", init=False)
     thaws_ready: bool = attrs.field(default=False, init=False)
@@ -42,6 +43,10 @@ class ServerDriver:
     @_server.default
     def _make_server(self) -> V1Driver:
         return V1Driver(self._client)
+
+    @_older.default
+    def _make_older(self) -> V0Driver:
+        return V0Driver(self._client)
 
     def environment(self, session_key: str, secret: str, workspace: str) -> Mapping[str, str]:
         """That of `v1`, and the key by the name that the older server knows."""
@@ -58,11 +63,11 @@ class ServerDriver:
         except AgentRefused as refused:
             if refused.status != _MISSING:
                 raise
-            await self._wait_alive(session)
+            await self._older.wait_ready(session)
 
     async def probe(self, session: AgentSession) -> None:
         """Ask once whether the server is alive, which both of them know."""
-        await look(self._client, session, "/alive")
+        await self._older.probe(session)
 
     async def begin(self, session: AgentSession, request: JsonObject, *, go_on: bool) -> ExecutionStatus | None:
         """Nothing to hand over: clients bring their conversations."""
@@ -83,11 +88,3 @@ class ServerDriver:
     async def follow(self, session: AgentSession, report: Callable[[ExecutionStatus], None]) -> None:
         """Never reports anything."""
         await self._agents.follow(session, report)
-
-    async def _wait_alive(self, session: AgentSession) -> None:
-        backoff = Backoff(0.002, 0.25)
-        while True:
-            try:
-                return await self.probe(session)
-            except AgentUnavailable:
-                await backoff.sleep()

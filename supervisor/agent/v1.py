@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from typing import Final, TypeVar
+from typing import Final
 
 import attrs
 import httpx2
@@ -11,15 +11,14 @@ import trio
 
 from supervisor.agent.backoff import Backoff
 from supervisor.agent.events_socket import EventsSocket, open_events
-from supervisor.agent.http import Answer, call, look, open_client
+from supervisor.agent.http import Answer, call, look, open_client, understood
 from supervisor.agent.port import AgentSession
-from supervisor.agent.wire import Garbled, parse_conversation, parse_message_page
+from supervisor.agent.teller import Teller
+from supervisor.agent.wire import parse_conversation, parse_message_page
 from supervisor.conversation.errors import AgentRefused, AgentUnavailable
 from supervisor.conversation.ids import ConversationId
 from supervisor.conversation.json import JsonObject
 from supervisor.conversation.record import ExecutionStatus
-
-_T = TypeVar("_T")
 
 _NAMESPACE: Final = uuid.UUID("5c1f3bd0-6a8e-4f4c-9d52-1e3f0f5b7a11")
 _CONFLICT: Final = frozenset({httpx2.codes.CONFLICT})
@@ -105,7 +104,7 @@ class V1Driver:
         place = request.get("workspace", {})
         if isinstance(place, Mapping):
             body["workspace"] = {"working_dir": session.workspace, **place}
-        status = _understood(
+        status = understood(
             parse_conversation, await call(self._client, session, "POST", "/api/conversations", body)
         ).status
         if not go_on or not await self._was_interrupted(session, status, request):
@@ -119,7 +118,7 @@ class V1Driver:
         if status is ExecutionStatus.IDLE and _asks_to_run(request):
             # It is idle for a moment between the first message and its run, too, and nobody else would start that.
             answer = await call(self._client, session, "GET", f"{_path(session)}/events/search?{_LAST_MESSAGE}")
-            return _understood(parse_message_page, answer).ends_with_user
+            return understood(parse_message_page, answer).ends_with_user
         await trio.lowlevel.checkpoint()
         return status in _INTERRUPTED
 
@@ -186,14 +185,14 @@ class V1Driver:
 
     async def follow(self, session: AgentSession, report: Callable[[ExecutionStatus], None]) -> None:
         """See `AgentDriver`."""
-        teller = _Teller(report)
+        teller = Teller(report)
         backoff = Backoff(0.1, 5.0)
         while True:
             with suppress(AgentUnavailable, AgentRefused):
                 await self._follow_once(session, teller, backoff)
             await backoff.sleep()
 
-    async def _follow_once(self, session: AgentSession, teller: "_Teller", backoff: Backoff) -> None:
+    async def _follow_once(self, session: AgentSession, teller: Teller, backoff: Backoff) -> None:
         async with self._events(session) as events:
             while True:
                 teller.tell(await self._status_soon(session))
@@ -208,26 +207,13 @@ class V1Driver:
         raise AgentUnavailable(f"the agent server did not tell its status within {_STATUS_SECONDS:g} s")
 
     async def _status(self, session: AgentSession) -> ExecutionStatus | None:
-        return _understood(parse_conversation, await call(self._client, session, "GET", _path(session))).status
+        return understood(parse_conversation, await call(self._client, session, "GET", _path(session))).status
 
     async def _post(self, session: AgentSession, what: str, *, accept: frozenset[int] = frozenset()) -> Answer:
         return await call(self._client, session, "POST", f"{_path(session)}/{what}", accept=accept)
 
     def _events(self, session: AgentSession) -> AbstractAsyncContextManager[EventsSocket]:
         return open_events(session, f"/sockets/events/{agent_conversation_id(session.conversation)}")
-
-
-class _Teller:
-    """Reports each status that differs from the one before."""
-
-    def __init__(self, report: Callable[[ExecutionStatus], None]) -> None:
-        self._report = report
-        self._last: ExecutionStatus | None = None
-
-    def tell(self, status: ExecutionStatus | None) -> None:
-        if status is not None and status is not self._last:
-            self._last = status
-            self._report(status)
 
 
 class _Snapshots:
@@ -252,7 +238,7 @@ class _Snapshots:
         await trio.lowlevel.checkpoint()
 
 
-async def _tell_events(events: EventsSocket, teller: _Teller) -> None:
+async def _tell_events(events: EventsSocket, teller: Teller) -> None:
     while True:
         event = await events.next_event()
         if event is not None:
@@ -267,10 +253,3 @@ def _asks_to_run(request: JsonObject) -> bool:
 
 def _path(session: AgentSession) -> str:
     return f"/api/conversations/{agent_conversation_id(session.conversation)}"
-
-
-def _understood(parse: Callable[[bytes], _T], answer: Answer) -> _T:
-    try:
-        return parse(answer.body)
-    except Garbled as error:
-        raise AgentUnavailable(f"the agent server's answer makes no sense: {error}") from error

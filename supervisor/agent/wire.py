@@ -76,7 +76,7 @@ def parse_conversation(body: bytes) -> ConversationInfo:
     Raises:
         Garbled: it is something else.
     """
-    return _parse(body, ConversationInfo)
+    return parse_as(body, ConversationInfo)
 
 
 def parse_message_page(body: bytes) -> MessagePage:
@@ -85,10 +85,15 @@ def parse_message_page(body: bytes) -> MessagePage:
     Raises:
         Garbled: it is something else.
     """
-    return _parse(body, MessagePage)
+    return parse_as(body, MessagePage)
 
 
-def _parse(body: bytes, kind: type[_T]) -> _T:
+def parse_as(body: bytes, kind: type[_T]) -> _T:
+    """Read an answer as a class of attributes.
+
+    Raises:
+        Garbled: it is something else.
+    """
     try:
         return _converter.structure(json.loads(body), kind)
     except (ValueError, RecursionError, BaseValidationError) as error:
