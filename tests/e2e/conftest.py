@@ -8,10 +8,11 @@ from docker import APIClient
 
 from tests.daemon_fixtures import MakeDaemon, make_daemon, raw
 from tests.daemon_process import DaemonProcess
-from tests.e2e.image import PORT, ImageBuildFailed, ensure_agent_image
+from tests.e2e.image import ImageBuildFailed, ensure_agent_image
+from tests.e2e.machine import V0, V1, Program
 from tests.e2e.work import secrets_told
 
-__all__ = ["agent_daemon", "agent_image", "engine", "make_daemon", "out_loud", "raw"]
+__all__ = ["agent_daemon", "agent_image", "engine", "make_daemon", "older_daemon", "out_loud", "raw"]
 
 StartAgentDaemon: TypeAlias = Callable[[str], DaemonProcess]
 
@@ -50,10 +51,20 @@ def agent_image(engine_url: str, out_loud: Callable[[str], None]) -> str:
 @pytest.fixture
 def agent_daemon(make_daemon: MakeDaemon, agent_image: str) -> Iterator[StartAgentDaemon]:
     """Starts daemons whose conversations are real agents; whatever a test did with them, no secret was told."""
+    yield from _daemons(make_daemon, config_for(agent_image))
+
+
+@pytest.fixture
+def older_daemon(make_daemon: MakeDaemon, agent_image: str) -> Iterator[StartAgentDaemon]:
+    """The same for the older server, of which there is a stub."""
+    yield from _daemons(make_daemon, config_for(agent_image, "v0", V0))
+
+
+def _daemons(make_daemon: MakeDaemon, config: str) -> Iterator[StartAgentDaemon]:
     started: list[DaemonProcess] = []
 
     def start(more: str = "") -> DaemonProcess:
-        started.append(make_daemon(config_for(agent_image) + more))
+        started.append(make_daemon(config + more))
         started[-1].start()
         return started[-1]
 
@@ -62,10 +73,10 @@ def agent_daemon(make_daemon: MakeDaemon, agent_image: str) -> Iterator[StartAge
         assert secrets_told(daemon) == []
 
 
-def config_for(image: str) -> str:
+def config_for(image: str, driver: str = "v1", program: Program = V1) -> str:
     """Agent servers that boot fast enough or not at all, and a log that keeps nothing back."""
     return (
-        f'[sandbox]\nimage = "{image}"\npull = "never"\nport = {PORT}\nmemory = "2GiB"\n'
-        '[agent]\ndriver = "v1"\n[timeouts]\nboot = "60s"\n[log]\nlevel = "debug"\nformat = "json"\n'
+        f'[sandbox]\nimage = "{image}"\npull = "never"\nmemory = "2GiB"\n{program.config()}'
+        f'[agent]\ndriver = "{driver}"\n[timeouts]\nboot = "60s"\n[log]\nlevel = "debug"\nformat = "json"\n'
         '[restart]\nbackoff_initial = "100ms"\n'
     )

@@ -1,31 +1,24 @@
 """The v1 driver against the real agent server, in a container as hardened as the sandboxes of the daemon are."""
 
-import secrets
-import uuid
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 
 import attrs
 import pytest
 import trio
 from docker import APIClient
-from docker.errors import NotFound
 
 from supervisor.agent import AgentSession, V1Driver, open_v1_driver
 from supervisor.conversation.errors import AgentRefused
-from supervisor.conversation.ids import ConversationId
 from supervisor.conversation.record import ExecutionStatus
-from supervisor.sandbox.port import Endpoint
-from tests.e2e.image import PORT
 from tests.e2e.llm_stub import API_KEY, STEPS_FILE, LlmStub, bridge_gateway, serve_llm
-from tests.e2e.work import read_steps
+from tests.e2e.machine import Machine
 
 SECONDS = 180
-BOOTS = 5
 
 
 @pytest.fixture
-def machine(engine: APIClient, agent_image: str) -> Iterator["Machine"]:
+def machine(engine: APIClient, agent_image: str) -> Iterator[Machine]:
     """A workspace, and a way to boot the conversation's agent servers over it."""
     machine = Machine(engine, agent_image)
     yield machine
@@ -37,83 +30,6 @@ async def driver() -> AsyncIterator[V1Driver]:
     """The driver under test."""
     async with open_v1_driver() as driver:
         yield driver
-
-
-class BootFailed(Exception):
-    """The server ended while it booted, as real ones do now and then."""
-
-
-class Machine:
-    """One conversation's containers and their common workspace."""
-
-    def __init__(self, engine: APIClient, image: str) -> None:
-        self.name = f"conversationd-v1-{uuid.uuid4().hex[:12]}"
-        self.key = secrets.token_hex(16)
-        self._engine = engine
-        self._image = image
-
-    async def boot(self, driver: V1Driver) -> AgentSession:
-        """Start the next container over the workspace, again if it fails to boot."""
-        failures: list[str] = []
-        while len(failures) < BOOTS:
-            await trio.to_thread.run_sync(self.kill)
-            session = await trio.to_thread.run_sync(self._start, driver)
-            try:
-                await self._wait_ready(driver, session)
-            except* BootFailed as failed:
-                failures.append(str(failed.exceptions[0]))
-            else:
-                return session
-        raise AssertionError("\n".join(["all boots failed:", *failures]))
-
-    def kill(self) -> None:
-        """End the container without a warning, and take it away."""
-        with suppress(NotFound):
-            self._engine.remove_container(self.name, force=True)
-
-    def remove(self) -> None:
-        """Remove everything."""
-        self.kill()
-        with suppress(NotFound):
-            self._engine.remove_volume(self.name, force=True)
-
-    async def steps(self) -> list[str]:
-        """The lines that the agent has written so far."""
-        return await trio.to_thread.run_sync(read_steps, self._engine, self.name)
-
-    def _start(self, driver: V1Driver) -> AgentSession:
-        host_config = self._engine.create_host_config(
-            binds={self.name: {"bind": "/workspace", "mode": "rw"}},
-            cap_drop=["ALL"],
-            init=True,
-            mem_limit="2g",
-            pids_limit=512,
-            port_bindings={PORT: ("127.0.0.1", None)},
-            security_opt=["no-new-privileges"],
-        )
-        self._engine.create_container(
-            self._image,
-            environment=dict(driver.environment(self.key, self.key, "/workspace")),
-            host_config=host_config,
-            labels={"conversationd.e2e": "test"},
-            name=self.name,
-            ports=[PORT],
-        )
-        self._engine.start(self.name)
-        port = self._engine.inspect_container(self.name)["NetworkSettings"]["Ports"][f"{PORT}/tcp"][0]["HostPort"]
-        endpoint = Endpoint("127.0.0.1", int(port))
-        return AgentSession(ConversationId("works"), "/workspace", endpoint, None, self.key, self.key)
-
-    async def _wait_ready(self, driver: V1Driver, session: AgentSession) -> None:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._watch_exit)
-            await driver.wait_ready(session)
-            nursery.cancel_scope.cancel()
-
-    async def _watch_exit(self) -> None:
-        exit_code = await trio.to_thread.run_sync(self._engine.wait, self.name, abandon_on_cancel=True)
-        logs = await trio.to_thread.run_sync(lambda: self._engine.logs(self.name, tail=20))
-        raise BootFailed(f"exit {exit_code}: {logs.decode(errors='replace')}")
 
 
 @asynccontextmanager
