@@ -1,11 +1,15 @@
-"""The sandbox port's promises are tried on one bench after the other."""
+"""The ports' promises are tried on one bench after the other."""
 
 from collections.abc import AsyncIterator
 
 import pytest
 
+from tests.conformance.agents import agent_bench, kinds
 from tests.conformance.benches import BENCHES
 from tests.conformance.benches.bench import Bench
+from tests.e2e.conftest import agent_image, engine, out_loud
+
+__all__ = ["agent_bench", "agent_image", "engine", "kinds", "out_loud"]
 
 
 @pytest.fixture(params=BENCHES)

@@ -1,15 +1,21 @@
 """An agent server in memory: a driver on simulated time, whose faults are switched on by tests."""
 
 from collections.abc import Callable, Mapping
+from typing import Final
 
 import attrs
 import trio
 
 from supervisor.agent.port import AgentSession
+from supervisor.agent.teller import Teller
 from supervisor.conversation.errors import AgentUnavailable
 from supervisor.conversation.ids import ConversationId
 from supervisor.conversation.json import JsonObject
 from supervisor.conversation.record import ExecutionStatus
+
+_INTERRUPTED: Final = frozenset(
+    {ExecutionStatus.IDLE, ExecutionStatus.ERROR, ExecutionStatus.PAUSED, ExecutionStatus.RUNNING}
+)
 
 
 @attrs.define
@@ -20,6 +26,8 @@ class FakeConversation:
     changed: trio.Event = attrs.field(factory=trio.Event)
     begun: int = 0
     told_to_go_on: int = 0
+    server: str = ""
+    """The key of the server that has it."""
 
 
 class FakeAgent:
@@ -81,8 +89,11 @@ class FakeAgent:
         known = self.conversations.setdefault(session.conversation, FakeConversation())
         known.begun += 1
         known.told_to_go_on += go_on
-        if go_on:
-            known.status = ExecutionStatus.RUNNING
+        if known.server not in ("", session.session_key) and known.status is ExecutionStatus.RUNNING:
+            self.does(session.conversation, ExecutionStatus.ERROR)
+        known.server = session.session_key
+        if go_on and known.status in _INTERRUPTED:
+            self.does(session.conversation, ExecutionStatus.RUNNING)
         return known.status
 
     async def pause(self, session: AgentSession) -> bool:
@@ -101,13 +112,16 @@ class FakeAgent:
     async def interrupt(self, session: AgentSession) -> None:
         """As the port says."""
         await self._answer("interrupt", session.conversation)
+        if self.conversations[session.conversation].status is ExecutionStatus.RUNNING:
+            self.does(session.conversation, ExecutionStatus.PAUSED)
 
     async def follow(self, session: AgentSession, report: Callable[[ExecutionStatus], None]) -> None:
         """As the port says."""
         await self._answer("follow")
+        teller = Teller(report)
         while True:
             known = self.conversations[session.conversation]
-            report(known.status)
+            teller.tell(known.status)
             await known.changed.wait()
 
     async def _answer(self, call: str, conversation: ConversationId | None = None) -> None:
