@@ -56,7 +56,8 @@ class Creations:
             async with claim:
                 yield
         finally:
-            if not claim.locked():
+            # Who stopped waiting as the last one was done comes too late: it may be another claim by now.
+            if self._claims.get(conversation) is claim and not claim.locked():
                 del self._claims[conversation]
 
     @asynccontextmanager

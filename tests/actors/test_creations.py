@@ -44,6 +44,31 @@ async def test_claims_are_given_in_the_order_of_asking(tmp_path: Path, autojump_
         assert not creations(world).is_claimed(C1)
 
 
+async def test_who_stops_waiting_as_the_claim_ends_leaves_the_next_one_alone(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """It was the last to wait, and by the time that it is gone somebody else has the claim, or nobody."""
+    async with open_world(tmp_path) as world:
+        for claimed_again in (False, True):
+            leaves = trio.CancelScope()
+
+            async def wait(leaves: trio.CancelScope = leaves) -> None:
+                with leaves:
+                    async with creations(world).claiming(C1):
+                        raise AssertionError
+
+            async with trio.open_nursery() as nursery:
+                async with creations(world).claiming(C1):
+                    nursery.start_soon(wait)
+                    await wait_all_tasks_blocked()
+                    leaves.cancel()
+                if claimed_again:
+                    async with creations(world).claiming(C1):
+                        await wait_all_tasks_blocked()
+                        assert creations(world).is_claimed(C1)
+            assert not creations(world).is_claimed(C1)
+
+
 async def test_forced_stop_does_not_overtake_what_waits(tmp_path: Path, autojump_clock: MockClock) -> None:
     """A restart that came before it is refused or undone, although the conversation has its actor by then."""
     async with open_world(tmp_path) as world:
