@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.sandbox.docker.logs import LINE_MOST, LogLines
+from supervisor.sandbox.docker.logs import LogLines
 from supervisor.sandbox.docker.streams import JsonLines
+from supervisor.sandbox.lines import LINE_MOST
 
 
 def frame(stream: int, payload: bytes) -> bytes:

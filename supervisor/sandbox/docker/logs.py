@@ -13,9 +13,7 @@ from supervisor.sandbox.docker.containers import Containers
 from supervisor.sandbox.docker.lanes import Lane
 from supervisor.sandbox.docker.limits import read_limit
 from supervisor.sandbox.docker.streams import EngineStream
-
-LINE_MOST: Final = 16 * 1024
-"""Bytes of a line; what is longer comes as several."""
+from supervisor.sandbox.lines import Lines
 
 _HEADER_SIZE: Final = 8
 _SIZE_OFFSET: Final = 4
@@ -31,7 +29,7 @@ class LogLines:
         self._header = bytearray()
         self._stream = 0
         self._left = 0
-        self._partial: dict[int, bytearray] = {}
+        self._streams: dict[int, Lines] = {}
 
     def feed(self, chunk: bytes) -> list[str]:
         """The lines that end in this chunk."""
@@ -48,9 +46,7 @@ class LogLines:
 
     def finish(self) -> list[str]:
         """What is left of lines that never ended."""
-        lines = [_decode(partial) for _, partial in sorted(self._partial.items()) if partial]
-        self._partial.clear()
-        return lines
+        return [line for _, lines in sorted(self._streams.items()) for line in lines.finish()]
 
     def _take_header(self, data: memoryview) -> memoryview:
         missing = _HEADER_SIZE - len(self._header)
@@ -62,29 +58,7 @@ class LogLines:
         return data[missing:]
 
     def _take_payload(self, payload: bytes) -> list[str]:
-        partial = self._partial.setdefault(self._stream, bytearray())
-        *ended, rest = payload.split(b"\n")
-        lines: list[str] = []
-        for piece in ended:
-            partial += piece
-            lines += _cut(partial)
-            lines.append(_decode(partial))
-            partial.clear()
-        partial += rest
-        return lines + _cut(partial)
-
-
-def _cut(partial: bytearray) -> list[str]:
-    """Cut full-length pieces off the front of a line that is too long."""
-    lines: list[str] = []
-    while len(partial) > LINE_MOST:
-        lines.append(_decode(partial[:LINE_MOST]))
-        del partial[:LINE_MOST]
-    return lines
-
-
-def _decode(line: bytearray) -> str:
-    return line.decode("utf-8", errors="replace").removesuffix("\r")
+        return self._streams.setdefault(self._stream, Lines()).feed(payload)
 
 
 def read_logs(client: EngineClient, containers: Containers, name: str, tail: int) -> Sequence[str]:

@@ -6,6 +6,7 @@ from typing import Final
 import attrs
 
 from supervisor.conversation.ids import ConversationId, parse_conversation_id
+from supervisor.sandbox.naming import sandbox_name, workspace_name
 
 OWNER_LABEL: Final = "io.conversationd.owner"
 CONVERSATION_LABEL: Final = "io.conversationd.conversation"
@@ -28,11 +29,11 @@ class Names:
 
     def container(self, conversation: ConversationId, incarnation: int) -> str:
         """The name of one incarnation's container."""
-        return f"{self.workspace(conversation)}-{incarnation}"
+        return sandbox_name(self.owner, conversation, incarnation)
 
     def workspace(self, conversation: ConversationId) -> str:
         """The name of the conversation's volume."""
-        return f"conversationd-{self.owner[:8]}-{conversation}"
+        return workspace_name(self.owner, conversation)
 
     def container_labels(self, conversation: ConversationId, incarnation: int) -> dict[str, str]:
         """The labels by which a container is ours."""
