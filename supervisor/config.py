@@ -38,6 +38,7 @@ from supervisor.conversation.strict import (
     text,
 )
 from supervisor.logs import LogFormat, LogLevel
+from supervisor.sandbox.process.commands import DEFAULT_COMMAND
 
 ENVIRONMENT_VARIABLE: Final = "CONVERSATIOND_CONFIG"
 DEFAULT_PATH: Final = Path("/etc/conversationd/conversationd.toml")
@@ -99,6 +100,13 @@ class DockerConfig:
 
     host: str | None = None
     lanes: LaneSizes = attrs.field(factory=LaneSizes)
+
+
+@attrs.frozen
+class ProcessConfig:
+    """`[process]`: what a process sandbox runs whose spec has no command."""
+
+    command: tuple[str, ...] = DEFAULT_COMMAND
 
 
 @attrs.frozen
@@ -176,6 +184,7 @@ class Config:
     control: ControlConfig = attrs.field(factory=ControlConfig)
     http: HttpConfig = attrs.field(factory=HttpConfig)
     docker: DockerConfig = attrs.field(factory=DockerConfig)
+    process: ProcessConfig = attrs.field(factory=ProcessConfig)
     sandbox: SandboxConfig = attrs.field(factory=SandboxConfig)
     agent: AgentConfig = attrs.field(factory=AgentConfig)
     timeouts: Timeouts = attrs.field(factory=Timeouts)
@@ -349,6 +358,13 @@ def _alert_command(value: object) -> tuple[str, ...] | None:
     return argv or None
 
 
+def _process_command(value: object) -> tuple[str, ...]:
+    argv = listed(text)(value)
+    if not argv or not argv[0]:
+        raise NotAllowed("must name a program")
+    return argv
+
+
 def _engine(value: object) -> str | None:
     address = text(value)
     if address and not re.fullmatch(r"(unix:///|tcp://|https?://)\S+", address):
@@ -403,6 +419,7 @@ def _config_converter() -> Converter:
     )
     register_table(converter, LaneSizes, **_all_keys(LaneSizes, integer(1, 64)))
     register_table(converter, DockerConfig, host=_engine)
+    register_table(converter, ProcessConfig, command=_process_command)
     register_table(converter, Allowance, memory=memory_limit, cpus=cpu_limit, pids_limit=pids_limit)
     register_table(converter, _SandboxTable, **SPEC_READERS)
     converter.register_structure_hook(SandboxConfig, _sandbox_hook(converter))

@@ -97,7 +97,7 @@ class Settings:
 
     def replace(self, config: Config, agent_request: JsonObject) -> tuple[str, ...]:
         """Take a new config; names the sections whose change needs a restart of the daemon."""
-        fixed = ("daemon", "control", "http", "docker", "journal")
+        fixed = ("daemon", "control", "http", "docker", "process", "journal")
         waiting = tuple(name for name in fixed if getattr(config, name) != getattr(self.config, name))
         provider = self._providers.default_for(config.sandbox.spec.provider)
         if provider is None:

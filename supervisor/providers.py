@@ -17,6 +17,8 @@ from supervisor.config import Config
 from supervisor.conversation.errors import EngineUnavailable
 from supervisor.sandbox.docker import DockerProvider, Lanes
 from supervisor.sandbox.port import SandboxProvider
+from supervisor.sandbox.process.commands import Commands
+from supervisor.sandbox.process.provider import ProcessProvider
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -46,7 +48,18 @@ async def _docker(around: Surroundings) -> AsyncIterator[SandboxProvider]:
         yield provider
 
 
-PROVIDERS: Final[Mapping[str, ProviderOpener]] = {"docker": _docker}
+@asynccontextmanager
+async def _process(around: Surroundings) -> AsyncIterator[SandboxProvider]:
+    config = around.config
+    commands = Commands(config.process.command, config.sandbox.spec.network)
+    async with ProcessProvider(config.daemon.state_dir, around.owner, commands) as provider:
+        yield provider
+
+
+PROVIDERS: Final[Mapping[str, ProviderOpener]] = {
+    "docker": _docker,
+    "process": _process,
+}
 
 
 class NoSuchProvider(Exception):

@@ -46,9 +46,9 @@ class SandboxView:
 
     `published` is where callers on this host reach the sandbox's port, None where it has none or is not running.
     `direct` is the same port without the engine's proxy in between, where there is such a way: unlike the proxy, it
-    refuses a connection as long as nothing listens, and no user of this host can take it. `message` is the engine's own
-    error, empty if it has none. `session_key` is what opens its agent server, where the engine gives it a key of its
-    own; None where it has the plan's.
+    refuses a connection as long as nothing listens, and, unless the provider cautions, no user of this host can take
+    it. `message` is the engine's own error, empty if it has none. `session_key` is what opens its agent server, where
+    the engine gives it a key of its own; None where it has the plan's.
     """
 
     id: str

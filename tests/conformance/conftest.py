@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.conformance.agents import agent_bench, kinds
-from tests.conformance.benches import BENCHES
-from tests.conformance.benches.bench import Bench
+from tests.conformance.benches import BENCHES, REAL_BENCHES
+from tests.conformance.benches.bench import Bench, RealBench
 from tests.e2e.conftest import agent_image, engine, out_loud
 
 __all__ = ["agent_bench", "agent_image", "engine", "kinds", "out_loud"]
@@ -16,4 +16,11 @@ __all__ = ["agent_bench", "agent_image", "engine", "kinds", "out_loud"]
 async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
     """Each in turn; nothing is left of any."""
     async with BENCHES[request.param](request) as bench:
+        yield bench
+
+
+@pytest.fixture(params=REAL_BENCHES)
+async def real_bench(request: pytest.FixtureRequest) -> AsyncIterator[RealBench]:
+    """Each of those whose sandboxes are real processes."""
+    async with REAL_BENCHES[request.param](request) as bench:
         yield bench

@@ -1,7 +1,10 @@
 """What every bench has: a provider, and the few things that the port does not say how to bring about."""
 
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol
+
+import attrs
 
 from supervisor.conversation.ids import ConversationId
 from supervisor.conversation.spec import PullPolicy, SandboxSpec
@@ -18,6 +21,10 @@ class Bench(Protocol):
     def provider(self) -> SandboxProvider:
         """The provider under test."""
 
+    @property
+    def has_images(self) -> bool:
+        """Whether its sandboxes are made from images."""
+
     def plan(self, incarnation: int = 1) -> SandboxPlan:
         """A small sandbox of C1 that sleeps, and whose output is one line, `hello`."""
 
@@ -29,6 +36,23 @@ class Bench(Protocol):
 
     def kill_from_outside(self, name: str) -> None:
         """End a sandbox behind the provider's back."""
+
+
+class RealBench(Bench, Protocol):
+    """One whose sandboxes are real processes, which can be given a shell script."""
+
+    def another(self) -> AbstractAsyncContextManager[SandboxProvider]:
+        """A second provider of the same owner, as a daemon has that was started again."""
+
+    def remains(self) -> list[str]:
+        """Whatever is left of this owner anywhere, in words."""
+
+
+def plan_script(bench: Bench, script: str, incarnation: int = 1, **env: str) -> SandboxPlan:
+    """A sandbox that runs a shell script with these further variables."""
+    plan = bench.plan(incarnation)
+    spec = attrs.evolve(plan.spec, command=("sh", "-c", script), env={**plan.env, **env})
+    return SandboxPlan(plan.conversation, incarnation, spec, spec.env)
 
 
 def plan_of(provider: str, image: str, command: tuple[str, ...], incarnation: int) -> SandboxPlan:

@@ -2,15 +2,15 @@
 
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import attrs
 import docker
 import pytest
 
 from supervisor.sandbox.docker import DockerProvider, Lanes
-from supervisor.sandbox.port import SandboxPlan
-from tests.conformance.benches.bench import Bench, plan_of
+from supervisor.sandbox.port import SandboxPlan, SandboxProvider
+from tests.conformance.benches.bench import RealBench, plan_of
 
 
 @attrs.define
@@ -20,6 +20,13 @@ class DockerBench:
     provider: DockerProvider
     raw: docker.APIClient
     image: str
+    owner: str
+    engine_url: str
+
+    @property
+    def has_images(self) -> bool:
+        """See `Bench`."""
+        return True
 
     def plan(self, incarnation: int = 1) -> SandboxPlan:
         """See `Bench`."""
@@ -37,16 +44,27 @@ class DockerBench:
         """See `Bench`."""
         self.raw.kill(name)
 
+    def another(self) -> AbstractAsyncContextManager[SandboxProvider]:
+        """See `RealBench`."""
+        return DockerProvider(self.engine_url, self.owner, Lanes())
+
+    def remains(self) -> list[str]:
+        """See `RealBench`."""
+        filters = {"label": f"io.conversationd.owner={self.owner}"}
+        containers = [f"container {row['Id']}" for row in self.raw.containers(all=True, filters=filters)]
+        volumes = self.raw.volumes(filters=filters)["Volumes"] or ()
+        return containers + [f"volume {row['Name']}" for row in volumes]
+
 
 @asynccontextmanager
-async def open_docker_bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
+async def open_docker_bench(request: pytest.FixtureRequest) -> AsyncIterator[RealBench]:
     """An owner of its own on the engine of the tests; nothing of it is left."""
     engine_url, image = request.getfixturevalue("engine_url"), request.getfixturevalue("tiny_image")
     owner = uuid.uuid4().hex
     raw = docker.APIClient(base_url=engine_url, version="auto")
     try:
         async with DockerProvider(engine_url, owner, Lanes()) as provider:
-            yield DockerBench(provider, raw, image)
+            yield DockerBench(provider, raw, image, owner, engine_url)
     finally:
         for filters in ({"label": f"io.conversationd.owner={owner}"}, {"label": "conversationd-tests=foreign"}):
             for container in raw.containers(all=True, filters=filters):

@@ -18,6 +18,11 @@ class FakeBench:
 
     provider: FakeEngine
 
+    @property
+    def has_images(self) -> bool:
+        """See `Bench`."""
+        return True
+
     def plan(self, incarnation: int = 1) -> SandboxPlan:
         """See `Bench`."""
         self.provider.greeting = ["hello"]
