@@ -7,21 +7,24 @@ waits without limit until the server does.
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, TypeAlias
 
 import attrs
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
-from supervisor.agent.http import authority, endpoint_of
+from supervisor.agent.http import endpoint_of
 from supervisor.agent.port import AgentSession
 from supervisor.agent.wire import StatusEvent, parse_event
 from supervisor.conversation.errors import AgentUnavailable, ConversationdError
+from supervisor.exchange import verified_tls
 
 _CONNECT_SECONDS: Final = 10.0
 _CLOSE_SECONDS: Final = 1.0
 _MOST_MESSAGE: Final = 16 * 1024**2
 _QUEUED_MESSAGES: Final = 16
+
+_Stream: TypeAlias = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 
 
 @attrs.frozen
@@ -72,24 +75,27 @@ async def open_events(session: AgentSession, resource: str) -> AsyncIterator[Eve
 
 
 @asynccontextmanager
-async def _stream(session: AgentSession) -> AsyncIterator[trio.SocketStream]:
+async def _stream(session: AgentSession) -> AsyncIterator[_Stream]:
     endpoint = endpoint_of(session)
     with trio.fail_after(_CONNECT_SECONDS):
         stream = await trio.open_tcp_stream(endpoint.host, endpoint.port)
     try:
-        yield stream
+        yield _with_tls(stream, endpoint.host) if endpoint.tls else stream
     finally:
         stream.socket.close()
 
 
-async def _connect(
-    nursery: trio.Nursery, stream: trio.SocketStream, session: AgentSession, resource: str
-) -> WebSocketConnection:
+def _with_tls(stream: trio.SocketStream, host: str) -> trio.SSLStream[trio.SocketStream]:
+    return trio.SSLStream(stream, verified_tls(), server_hostname=host, https_compatible=True)
+
+
+async def _connect(nursery: trio.Nursery, stream: _Stream, session: AgentSession, resource: str) -> WebSocketConnection:
+    endpoint = endpoint_of(session)
     connection = await wrap_client_stream(
         nursery,
         stream,
-        authority(endpoint_of(session)),
-        resource,
+        endpoint.authority,
+        endpoint.path + resource,
         max_message_size=_MOST_MESSAGE,
         message_queue_size=_QUEUED_MESSAGES,
     )

@@ -9,13 +9,13 @@ from typing import Final, TypeVar
 
 import attrs
 import httpx2
-import trio
 
 from supervisor.agent.port import AgentSession
 from supervisor.agent.wire import Garbled
 from supervisor.conversation.errors import AgentRefused, AgentUnavailable
 from supervisor.conversation.json import JsonValue
 from supervisor.conversation.secrets import redact, secrets_in
+from supervisor.exchange import NO_ANSWER, Answer, Ask, exchange, verified_tls, words_of
 from supervisor.sandbox.port import Endpoint
 
 _T = TypeVar("_T")
@@ -24,14 +24,6 @@ _MOST_BYTES: Final = 4 * 1024**2
 _MOST_REFUSAL: Final = 2000
 _REFUSED_CODES: Final = range(400, 500)
 _TOO_MANY: Final = 429
-
-
-@attrs.frozen
-class Answer:
-    """A complete answer that is no failure."""
-
-    status: int
-    body: bytes
 
 
 @attrs.frozen
@@ -55,6 +47,7 @@ def open_client() -> httpx2.AsyncClient:
     return httpx2.AsyncClient(
         timeout=None,
         trust_env=False,
+        verify=verified_tls(),
         limits=httpx2.Limits(max_connections=None, max_keepalive_connections=0),
         headers={"Accept-Encoding": "identity"},
     )
@@ -72,11 +65,6 @@ def endpoint_of(session: AgentSession) -> Endpoint:
     if endpoint is None:
         raise AgentRefused("the sandbox has no port for its agent server: set spec.port", status=0, body="")
     return endpoint
-
-
-def authority(endpoint: Endpoint) -> str:
-    """The endpoint as URLs write it."""
-    return f"[{endpoint.host}]:{endpoint.port}" if ":" in endpoint.host else f"{endpoint.host}:{endpoint.port}"
 
 
 async def look(client: httpx2.AsyncClient, session: AgentSession, path: str) -> None:
@@ -126,18 +114,12 @@ def understood(parse: Callable[[bytes], _T], answer: Answer) -> _T:
 async def _ask(
     client: httpx2.AsyncClient, session: AgentSession, request: _Request, accept: frozenset[int] = frozenset()
 ) -> Answer:
-    url = f"http://{authority(endpoint_of(session))}{request.path}"
+    content = None if request.body is None else json.dumps(request.body).encode()
+    url = f"{endpoint_of(session).url}{request.path}"
     try:
-        answer = await _exchange(client, url, request)
-    except (
-        httpx2.HTTPError,
-        httpx2.InvalidURL,
-        httpx2.StreamError,
-        OSError,
-        ValueError,
-        trio.BrokenResourceError,
-    ) as error:
-        raise AgentUnavailable(f"{request}: the agent server does not answer: {_reason(error)}") from error
+        answer = await exchange(client, Ask(request.method, url, content, request.headers), _MOST_BYTES)
+    except NO_ANSWER as error:
+        raise AgentUnavailable(f"{request}: the agent server does not answer: {words_of(error)}") from error
     if httpx2.codes.is_success(answer.status) or answer.status in accept:
         return answer
     if answer.status in _REFUSED_CODES and answer.status != _TOO_MANY:
@@ -146,24 +128,3 @@ async def _ask(
         text = redact(answer.body.decode(errors="replace"), secrets)[:_MOST_REFUSAL]
         raise AgentRefused(f"{request}: the agent server refused with {answer.status}", answer.status, text)
     raise AgentUnavailable(f"{request}: the agent server answered {answer.status}")
-
-
-async def _exchange(client: httpx2.AsyncClient, url: str, request: _Request) -> Answer:
-    content = None if request.body is None else json.dumps(request.body).encode()
-    received = bytearray()
-    status = 0
-    # Leaving the loop would leave the client's generators to the garbage collector; cancelling unwinds them.
-    with trio.CancelScope() as endless:
-        async with client.stream(request.method, url, content=content, headers=request.headers) as response:
-            status = response.status_code
-            async for chunk in response.aiter_raw():
-                received += chunk
-                if len(received) > _MOST_BYTES:
-                    endless.cancel()
-    if len(received) > _MOST_BYTES:
-        raise ValueError(f"its answer is longer than {_MOST_BYTES} bytes")
-    return Answer(status, bytes(received))
-
-
-def _reason(error: Exception) -> str:
-    return str(error) or type(error).__name__

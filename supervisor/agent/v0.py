@@ -29,7 +29,7 @@ import httpx2
 import trio
 
 from supervisor.agent.backoff import Backoff
-from supervisor.agent.http import Answer, call, look, open_client, understood
+from supervisor.agent.http import call, look, open_client, understood
 from supervisor.agent.port import AgentSession
 from supervisor.agent.teller import Teller
 from supervisor.agent.v0_wire import (
@@ -44,6 +44,7 @@ from supervisor.agent.v0_wire import (
 from supervisor.conversation.errors import AgentRefused, AgentUnavailable
 from supervisor.conversation.json import JsonObject, JsonValue
 from supervisor.conversation.record import ExecutionStatus
+from supervisor.exchange import Answer
 
 _MANAGER: Final = "openhands.server.conversation_manager.standalone_conversation_manager.StandaloneConversationManager"
 _READY_SECONDS: Final = 5.0

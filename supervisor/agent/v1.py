@@ -11,7 +11,7 @@ import trio
 
 from supervisor.agent.backoff import Backoff
 from supervisor.agent.events_socket import EventsSocket, open_events
-from supervisor.agent.http import Answer, call, look, open_client, understood
+from supervisor.agent.http import call, look, open_client, understood
 from supervisor.agent.port import AgentSession
 from supervisor.agent.teller import Teller
 from supervisor.agent.wire import parse_conversation, parse_message_page
@@ -19,6 +19,7 @@ from supervisor.conversation.errors import AgentRefused, AgentUnavailable
 from supervisor.conversation.ids import ConversationId
 from supervisor.conversation.json import JsonObject
 from supervisor.conversation.record import ExecutionStatus
+from supervisor.exchange import Answer
 
 _NAMESPACE: Final = uuid.UUID("5c1f3bd0-6a8e-4f4c-9d52-1e3f0f5b7a11")
 _CONFLICT: Final = frozenset({httpx2.codes.CONFLICT})

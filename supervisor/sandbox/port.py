@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AbstractAsyncContextManager
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 import attrs
 
@@ -32,12 +32,32 @@ class SandboxState(StrEnum):
     EXITED = "exited"
 
 
+_USUAL_PORTS: Final = {False: 80, True: 443}
+
+
 @attrs.frozen
 class Endpoint:
-    """A TCP endpoint that the daemon can connect to."""
+    """A TCP endpoint that the daemon can connect to, and how HTTP is spoken there.
+
+    With `tls` it has a certificate for `host`. `path` is what a proxy wants before the path of every request, like
+    "/runtimes/7"; "" for none.
+    """
 
     host: str
     port: int
+    tls: bool = False
+    path: str = ""
+
+    @property
+    def authority(self) -> str:
+        """Host and port as URLs and the header `Host` write them, without the port that is the scheme's usual one."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == _USUAL_PORTS[self.tls] else f"{host}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """The endpoint as clients write it, without a slash at its end."""
+        return f"{'https' if self.tls else 'http'}://{self.authority}{self.path}"
 
 
 @attrs.frozen
@@ -65,7 +85,7 @@ class SandboxView:
     @property
     def url(self) -> str | None:
         """The published endpoint as callers write it."""
-        return f"http://{self.published.host}:{self.published.port}" if self.published else None
+        return self.published.url if self.published else None
 
 
 @attrs.frozen

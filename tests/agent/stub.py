@@ -76,6 +76,7 @@ class StubAgent:
         self.rejection: bytes | None = None
         self.requests: list[Request] = []
         self.first_frames: list[str | bytes] = []
+        self.socket_paths: list[str] = []
         self.port = 0
         self._arrived = trio.Event()
 
@@ -100,7 +101,7 @@ class StubAgent:
         while self.lines.count(line) < count:
             await self._arrived.wait()
 
-    async def serve(self, stream: trio.SocketStream) -> None:
+    async def serve(self, stream: trio.SocketStream | trio.SSLStream[trio.SocketStream]) -> None:
         """Serve one connection, which is one request or one socket."""
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError, ConnectionClosed):
             head, rest = await _read_head(stream)
@@ -112,7 +113,7 @@ class StubAgent:
                 await self._serve_request(head, rest, stream)
         await trio.aclose_forcefully(stream)
 
-    async def _serve_request(self, head: bytes, body: bytes, stream: trio.SocketStream) -> None:
+    async def _serve_request(self, head: bytes, body: bytes, stream: trio.abc.Stream) -> None:
         request_line, *header_lines = head.decode().split("\r\n")
         headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in header_lines)}
         while len(body) < int(headers.get("content-length", 0)):
@@ -130,6 +131,7 @@ class StubAgent:
     async def _serve_socket(self, stream: "_Replayed") -> None:
         async with trio.open_nursery() as nursery:
             request = await wrap_server_stream(nursery, stream)
+            self.socket_paths.append(request.path)
             connection = await request.accept()
             self.first_frames.append(await connection.get_message())
             with suppress(ConnectionClosed):
@@ -159,8 +161,8 @@ def sending(*frames: str | bytes) -> Script:
     return script
 
 
-async def _read_head(stream: trio.SocketStream) -> tuple[bytes, bytes]:
-    received = await stream.receive_some()
+async def _read_head(stream: trio.abc.Stream) -> tuple[bytes, bytes]:
+    received = bytes(await stream.receive_some())
     while b"\r\n\r\n" not in received:
         received += await stream.receive_some()
     head, _, rest = received.partition(b"\r\n\r\n")
@@ -174,14 +176,14 @@ def _next(script: list[_T]) -> _T:
 class _Replayed(trio.abc.Stream):
     """A stream whose first bytes were read already."""
 
-    def __init__(self, head: bytes, stream: trio.SocketStream) -> None:
+    def __init__(self, head: bytes, stream: trio.abc.Stream) -> None:
         self._head = head
         self._stream = stream
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         await trio.lowlevel.checkpoint()
         head, self._head = self._head, b""
-        return head or await self._stream.receive_some(max_bytes)
+        return head or bytes(await self._stream.receive_some(max_bytes))
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         await self._stream.send_all(data)

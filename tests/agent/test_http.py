@@ -7,8 +7,9 @@ import pytest
 import trio
 
 from supervisor.agent import http as http_module
-from supervisor.agent.http import Answer, authority, call, endpoint_of, open_client
+from supervisor.agent.http import call, endpoint_of, open_client
 from supervisor.conversation.errors import AgentRefused, AgentUnavailable
+from supervisor.exchange import Answer
 from supervisor.sandbox.port import Endpoint
 from tests.agent.stub import KEY, PATH, SECRET, Reply, StubAgent
 
@@ -162,12 +163,6 @@ def test_endpoint_of_prefers_the_direct_one() -> None:
     published, direct = Endpoint("127.0.0.1", 1), Endpoint("172.17.0.2", 8000)
     assert endpoint_of(attrs.evolve(StubAgent().session, published=published, direct=direct)) is direct
     assert endpoint_of(attrs.evolve(StubAgent().session, published=published, direct=None)) is published
-
-
-def test_authority_brackets_ipv6() -> None:
-    """As URLs want it."""
-    assert authority(Endpoint("::1", 80)) == "[::1]:80"
-    assert authority(Endpoint("127.0.0.1", 80)) == "127.0.0.1:80"
 
 
 async def test_client_ignores_the_daemons_proxy_environment(agent: StubAgent, monkeypatch: pytest.MonkeyPatch) -> None:
