@@ -6,6 +6,7 @@ engine that does not answer is waited for. The deadline of the whole is the call
 """
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Final, NoReturn
 
 import attrs
@@ -57,6 +58,14 @@ class SandboxDied(Exception):
     def __init__(self, died: Died) -> None:
         super().__init__(died.message)
         self.died = died
+
+
+class SandboxMoved(Exception):
+    """The sandbox is reached in another way from now on: its engine has brought it up, or brought it up again."""
+
+    def __init__(self, view: SandboxView) -> None:
+        super().__init__(f"{view.name} is at {view.url}")
+        self.view = view
 
 
 @attrs.frozen
@@ -124,20 +133,21 @@ class Boot:
         view = await self._running_sandbox()
         if view is None:
             view = await self._launch()
-        self._check_alive(view)
-        await self._keeper.save(
-            attrs.evolve(
-                self._keeper.record,
-                phase=Phase.BOOT,
-                intent=None,
-                observed=Observed.LIVE,
-                sandbox=_reference(self._keeper.record, view),
-            ),
-            PhaseChanged(Phase.BOOT, self._keeper.record.incarnation),
+        while True:
+            self._check_alive(view)
+            await self._note_launched(view)
+            try:
+                await self._phase(Phase.BOOT, view, partial(self.await_ready, view))
+                return await self._hand_over(view)
+            except SandboxMoved as moved:
+                view = moved.view
+
+    async def _note_launched(self, view: SandboxView) -> None:
+        record = self._keeper.record
+        launched = attrs.evolve(
+            record, phase=Phase.BOOT, intent=None, observed=Observed.LIVE, sandbox=_reference(record, view)
         )
-        session = self._context.session(self._keeper.record, view)
-        await self._phase(Phase.BOOT, view, lambda: self.insist(lambda: self._driver.wait_ready(session)))
-        return await self._hand_over(view)
+        await self._keeper.save(launched, PhaseChanged(Phase.BOOT, record.incarnation))
 
     async def _running_sandbox(self) -> SandboxView | None:
         """The sandbox that an earlier attempt, or an earlier life of ours, has launched for this incarnation."""
@@ -214,6 +224,13 @@ class Boot:
         await self._phase(Phase.AGENT, view, lambda: self.insist(begin))
         return Booted(view, accepted)
 
+    async def await_ready(self, view: SandboxView) -> None:
+        """Return once the agent server can be used; never for a pending sandbox, which has to move first."""
+        if view.is_pending:
+            await trio.sleep_forever()
+        session = self._context.session(self._keeper.record, view)
+        await self.insist(lambda: self._driver.wait_ready(session))
+
     async def insist(self, ask: Callable[[], Awaitable[None]]) -> None:
         """Ask the agent server until it answers."""
         while True:
@@ -238,13 +255,14 @@ class Boot:
 
         Raises:
             SandboxDied: the sandbox ended meanwhile.
+            SandboxMoved: it is not reached as `view` says any more.
         """
-        failure: SandboxDied | ConversationdError | None = None
+        failure: SandboxDied | SandboxMoved | ConversationdError | None = None
         under_way = len(works)
 
         async def watch(scope: trio.CancelScope) -> None:
             nonlocal failure
-            failure = SandboxDied(await self._await_death(view.name))
+            failure = await self._await_news(view)
             scope.cancel()
 
         async def do(work: Callable[[], Awaitable[None]], scope: trio.CancelScope) -> None:
@@ -265,18 +283,20 @@ class Boot:
         if failure is not None:
             raise failure
 
-    async def _await_death(self, name: str) -> Died:
+    async def _await_news(self, seen: SandboxView) -> SandboxDied | SandboxMoved:
         while True:
             await self._poked.wait()
             # Most hints are of what we did ourselves: work that is done by then is spared a look.
             await trio.sleep(_LOOK_AFTER)
             self._poked = trio.Event()
             try:
-                view = await self._provider.inspect(name)
+                view = await self._provider.inspect(seen.name)
             except EngineUnavailable:
                 continue  # unknown is not dead; the next hint comes when the engine is back
             if view is None or view.state in (SandboxState.EXITED, SandboxState.CREATED):
-                return describe_death(view)
+                return SandboxDied(describe_death(view))
+            if _way_to(view) != _way_to(seen):
+                return SandboxMoved(view)
 
     def _check_alive(self, view: SandboxView) -> None:
         if view.state is not SandboxState.RUNNING:
@@ -341,6 +361,10 @@ class Boot:
         await self._keeper.note(Progress(Phase.IMAGE, progress.current, progress.total))
 
 
+def _way_to(view: SandboxView) -> tuple[str | None, str | None, bool]:
+    return view.url, view.session_key, view.is_pending
+
+
 def was_at_work(record: ConversationRecord) -> bool:
     """Whether the agent has to go on by itself once its server is there again.
 
@@ -395,4 +419,5 @@ async def log_tail(logs: Callable[[str, int], Awaitable[Sequence[str]]], record:
 
 
 def _reference(record: ConversationRecord, view: SandboxView) -> SandboxRef:
-    return SandboxRef(record.spec.provider, view.name, view.image, view.id, view.url, view.session_key)
+    image = view.image or record.spec.image
+    return SandboxRef(record.spec.provider, view.name, image, view.id, view.url, view.session_key)

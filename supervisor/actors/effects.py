@@ -5,12 +5,13 @@ Every function takes the keeper of the record that it changes, and what else is 
 stays so.
 """
 
+from functools import partial
 from typing import Final
 
 import attrs
 import trio
 
-from supervisor.actors.boot import Boot, BootFailed, SandboxDied
+from supervisor.actors.boot import Boot, BootFailed, SandboxDied, SandboxMoved
 from supervisor.actors.context import ActorContext
 from supervisor.actors.keeper import RecordKeeper
 from supervisor.conversation.errors import CommandTimeout, ConversationdError, EngineUnavailable, SandboxFailed
@@ -250,8 +251,9 @@ async def _thaw_or_boot(
     if view is None and record.sandbox is not None:
         view = await context.provider(record).inspect(record.sandbox.name)
     # A phase in the record: an earlier resume began to boot it and did not get to the end.
-    thawed = view is not None and record.phase is None and await _thaw(record, context, boot, view)
-    if view is None or not thawed:
+    begun = record.phase is not None
+    view = await _thaw(record, context, boot, view) if view is not None and not begun else None
+    if view is None:
         booted = await boot.run()
         return booted.view, booted.execution
     if record.run_on_resume:
@@ -261,26 +263,39 @@ async def _thaw_or_boot(
     return view, record.execution_status
 
 
-async def _thaw(record: ConversationRecord, context: ActorContext, boot: Boot, view: SandboxView) -> bool:
-    """Thaw a sandbox until it is ready; False says that there is nothing left to thaw."""
-    provider, driver, session = context.provider(record), context.driver(record), context.session(record, view)
+async def _thaw(record: ConversationRecord, context: ActorContext, boot: Boot, view: SandboxView) -> SandboxView | None:
+    """Thaw a sandbox until it is ready; None says that there is nothing left to thaw."""
+    provider = context.provider(record)
     refused: SandboxFailed | None = None
     await trio.lowlevel.checkpoint()
     try:
-        if driver.thaws_ready:
-            await provider.unpause(view.name)
-        else:  # asked while it is frozen still: then its answer is all that is waited for
-            await boot.while_alive(view, lambda: provider.unpause(view.name), lambda: driver.wait_ready(session))
+        return await _thaw_until_ready(record, context, boot, view)
     except SandboxDied:
-        return False
+        return None
     except SandboxFailed as failure:
         refused = failure
-    if refused is None:
-        return True
     now = await provider.inspect(view.name)
     if now is not None and now.state in (SandboxState.PAUSED, SandboxState.RUNNING):
         raise refused
-    return False
+    return None
+
+
+async def _thaw_until_ready(
+    record: ConversationRecord, context: ActorContext, boot: Boot, view: SandboxView
+) -> SandboxView:
+    provider, driver = context.provider(record), context.driver(record)
+    if driver.thaws_ready:
+        await provider.unpause(view.name)
+        return view
+    while True:
+        await trio.lowlevel.checkpoint()
+        try:
+            # Asked while it is frozen still: then its answer is all that is waited for.
+            await boot.while_alive(view, partial(provider.unpause, view.name), partial(boot.await_ready, view))
+        except SandboxMoved as moved:
+            view = moved.view  # its engine had lost its memory, and boots it again
+        else:
+            return view
 
 
 async def _interrupt(keeper: RecordKeeper, context: ActorContext, view: SandboxView | None) -> None:

@@ -72,7 +72,8 @@ def describe_death(view: SandboxView | None) -> Died:
     if view.oom_killed:
         return Died(Cause.OOM_KILLED, "the sandbox ran out of its memory limit and was killed", view.exit_code, True)
     reason = f" ({view.message})" if view.message else ""
-    return Died(Cause.EXITED, f"the sandbox exited with code {view.exit_code}{reason}", view.exit_code, False)
+    how = "ended" if view.exit_code is None else f"exited with code {view.exit_code}"
+    return Died(Cause.EXITED, f"the sandbox {how}{reason}", view.exit_code, False)
 
 
 # The codes by which a shell and the engine say "not executable" and "not found": no restart heals them.

@@ -30,7 +30,7 @@ from supervisor.conversation.record import Observed
 from supervisor.conversation.restart import Cause, GiveUp, decide_restart
 from supervisor.sandbox.port import SandboxState, SandboxView
 
-_COLD_PAUSE: Final = "the paused sandbox has ended: its memory is lost, its files are kept, and resume boots it again"
+_COLD_PAUSE: Final = "the paused sandbox has ended: its memory is lost, and resume boots it again over its workspace"
 
 
 class SandboxSight:

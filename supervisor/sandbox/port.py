@@ -64,11 +64,13 @@ class Endpoint:
 class SandboxView:
     """A sandbox as the engine shows it.
 
-    `published` is where callers on this host reach the sandbox's port, None where it has none or is not running.
-    `direct` is the same port without the engine's proxy in between, where there is such a way: unlike the proxy, it
-    refuses a connection as long as nothing listens, and, unless the provider cautions, no user of this host can take
-    it. `message` is the engine's own error, empty if it has none. `session_key` is what opens its agent server, where
-    the engine gives it a key of its own; None where it has the plan's.
+    `image` is "" where the engine does not tell it. `published` is where callers on this host reach the sandbox's port,
+    None where it has none or is not running. `direct` is the same port without the engine's proxy in between, where
+    there is such a way: unlike the proxy, it refuses a connection as long as nothing listens, and, unless the provider
+    cautions, no user of this host can take it. `message` is the engine's own error, empty if it has none. `session_key`
+    is what opens its agent server, where the engine gives it a key of its own; None where it has the plan's.
+    `is_pending` says of one that runs that its engine is still bringing it up, or brings it up again: where it is
+    reached, and by what key, is going to be told.
     """
 
     id: str
@@ -81,6 +83,7 @@ class SandboxView:
     oom_killed: bool = False
     message: str = ""
     session_key: str | None = attrs.field(default=None, repr=False)
+    is_pending: bool = False
 
     @property
     def url(self) -> str | None:
@@ -188,6 +191,8 @@ class SandboxProvider(Protocol):
     async def launch(self, plan: SandboxPlan) -> SandboxView:
         """Create the sandbox and start it; or answer with the one of this name that we already own, started.
 
+        It need not be ready, and may be pending still.
+
         A user that the spec gives by numbers owns the workspace, whoever owns that path in the image.
 
         Raises:
@@ -215,10 +220,13 @@ class SandboxProvider(Protocol):
         """
 
     async def stop(self, name: str, grace: float) -> None:
-        """End it: its stop signal, then SIGKILL after `grace` seconds. A frozen one is ended, too."""
+        """End it: its stop signal, then SIGKILL after `grace` seconds. A frozen one is ended, too.
+
+        An engine that knows no other end removes it, with its workspace: `inspect` says None of it then.
+        """
 
     async def kill(self, name: str) -> None:
-        """End it at once by SIGKILL, in the lane of its own."""
+        """End it at once by SIGKILL, in the lane of its own. What that leaves is as for `stop`."""
 
     async def remove(self, name: str) -> None:
         """Remove it, by force if it still runs; the workspace stays."""
@@ -227,10 +235,14 @@ class SandboxProvider(Protocol):
         """Remove the conversation's workspace for ever."""
 
     async def export_workspace(self, name: str, workspace: str, target: Path) -> None:
-        """Write the workspace directory of a sandbox, running or not, into a new tar file `target` (mode 0600)."""
+        """Write the workspace directory of a sandbox, running or not, into a new tar file `target` (mode 0600).
+
+        Raises:
+            SandboxFailed: the sandbox is gone, or its engine cannot do that.
+        """
 
     async def logs(self, name: str, tail: int) -> Sequence[str]:
-        """The last `tail` lines of its output, oldest first; none if it is gone."""
+        """The last `tail` lines of its output, oldest first; none if it is gone, or its engine tells none."""
 
     def follow_logs(self, name: str, tail: int) -> AbstractAsyncContextManager[AsyncIterator[str]]:
         """Open its output: the last `tail` lines, then each new one until it ends."""

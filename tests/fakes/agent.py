@@ -41,6 +41,8 @@ class FakeAgent:
         self.healthy = True
         # Whether the conversation's sandbox runs: nothing answers from one that is frozen or gone.
         self.runs: Callable[[ConversationId], bool] = lambda conversation: True
+        # Whether a server listens where the session says.
+        self.listens: Callable[[AgentSession], bool] = lambda session: True
         self.calls: list[str] = []
         self._gates: dict[str, trio.Event] = {}
         self._failures: dict[str, list[Exception]] = {}
@@ -73,7 +75,7 @@ class FakeAgent:
         await self._answer("wait_ready")
         await trio.sleep(self.boot_time)
         while True:
-            if self.runs(session.conversation):
+            if self.runs(session.conversation) and self.listens(session):
                 return
             await trio.sleep(0.25)
 

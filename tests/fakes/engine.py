@@ -34,6 +34,7 @@ class FakeSandbox:
     exit_code: int | None = None
     oom_killed: bool = False
     lines: list[str] = attrs.field(factory=list)
+    pending: bool = False
 
 
 _MOST = 60.0
@@ -69,6 +70,9 @@ class FakeEngine:
         self.deaf = False
         self.immortal = False
         self.greeting: list[str] = []
+        # What is launched, or thawed, is brought up later, and somewhere else: by `bring_up`.
+        self.launches_pending = False
+        self.thaws_pending = False
         self.foreign_names: set[str] = set()
         self.caution = ""
         # Called with a call's name before the engine hears of it, and when it has done it.
@@ -114,6 +118,13 @@ class FakeEngine:
     def vanish(self, name: str) -> None:
         """Remove a sandbox behind everyone's back."""
         self.tell(self.sandboxes.pop(name).plan.conversation)
+
+    def bring_up(self, name: str) -> None:
+        """Let a pending sandbox, or one that runs, be reached by a port that it did not have before."""
+        self._next_port += 1
+        sandbox = self.sandboxes[name]
+        sandbox.pending, sandbox.port = False, self._next_port
+        self.tell(sandbox.plan.conversation)
 
     def tell(self, conversation: ConversationId) -> None:
         """Send an event."""
@@ -181,6 +192,7 @@ class FakeEngine:
             self.workspaces.add(plan.conversation)
             owned = sum(sandbox.plan.conversation == plan.conversation for sandbox in self.sandboxes.values())
             self.most_at_once[plan.conversation] = max(self.most_at_once[plan.conversation], owned)
+            self.sandboxes[name].pending = self.launches_pending
             if self.exits_at_boot:
                 code, oom = self.exits_at_boot.pop(0)
                 self.die(name, code, oom=oom)
@@ -204,7 +216,9 @@ class FakeEngine:
     async def unpause(self, name: str) -> None:
         """As the port says."""
         await self._answer("unpause")
-        self._alive(name).state = SandboxState.RUNNING
+        sandbox = self._alive(name)
+        sandbox.pending |= self.thaws_pending and sandbox.state is SandboxState.PAUSED
+        sandbox.state = SandboxState.RUNNING
         self.done("unpause")
 
     async def stop(self, name: str, grace: float) -> None:
@@ -314,13 +328,17 @@ class FakeEngine:
 
     def _view(self, name: str) -> SandboxView:
         sandbox = self.sandboxes[name]
-        runs = sandbox.state in (SandboxState.RUNNING, SandboxState.PAUSED)
         return SandboxView(
             id=f"id-{name}",
             name=name,
             image=sandbox.plan.spec.image,
             state=sandbox.state,
-            published=Endpoint("127.0.0.1", sandbox.port) if runs and sandbox.plan.spec.port else None,
+            published=Endpoint("127.0.0.1", sandbox.port) if self._has_port(sandbox) else None,
             exit_code=sandbox.exit_code,
             oom_killed=sandbox.oom_killed,
+            is_pending=sandbox.pending,
         )
+
+    def _has_port(self, sandbox: FakeSandbox) -> bool:
+        runs = sandbox.state in (SandboxState.RUNNING, SandboxState.PAUSED)
+        return runs and not sandbox.pending and sandbox.plan.spec.port is not None
