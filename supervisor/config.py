@@ -39,6 +39,7 @@ from supervisor.conversation.strict import (
 )
 from supervisor.logs import LogFormat, LogLevel
 from supervisor.sandbox.process.commands import DEFAULT_COMMAND
+from supervisor.sandbox.remote.address import HostAddress, parse_host_address
 
 ENVIRONMENT_VARIABLE: Final = "CONVERSATIOND_CONFIG"
 DEFAULT_PATH: Final = Path("/etc/conversationd/conversationd.toml")
@@ -107,6 +108,15 @@ class ProcessConfig:
     """`[process]`: what a process sandbox runs whose spec has no command."""
 
     command: tuple[str, ...] = DEFAULT_COMMAND
+
+
+@attrs.frozen
+class RemoteConfig:
+    """`[remote]`: the host of the provider `remote`, None if there is none. `memory` is bytes."""
+
+    url: HostAddress | None = None
+    api_key_file: Path | None = None
+    memory: int = 4 * 1024**3
 
 
 @attrs.frozen
@@ -185,6 +195,7 @@ class Config:
     http: HttpConfig = attrs.field(factory=HttpConfig)
     docker: DockerConfig = attrs.field(factory=DockerConfig)
     process: ProcessConfig = attrs.field(factory=ProcessConfig)
+    remote: RemoteConfig = attrs.field(factory=RemoteConfig)
     sandbox: SandboxConfig = attrs.field(factory=SandboxConfig)
     agent: AgentConfig = attrs.field(factory=AgentConfig)
     timeouts: Timeouts = attrs.field(factory=Timeouts)
@@ -372,6 +383,14 @@ def _engine(value: object) -> str | None:
     return address or None
 
 
+def _remote_host(value: object) -> HostAddress | None:
+    address = text(value)
+    try:
+        return parse_host_address(address) if address else None
+    except ValueError as error:
+        raise NotAllowed(str(error)) from error
+
+
 def _directory(value: object) -> Path:
     return Path(absolute_path(value))
 
@@ -420,6 +439,7 @@ def _config_converter() -> Converter:
     register_table(converter, LaneSizes, **_all_keys(LaneSizes, integer(1, 64)))
     register_table(converter, DockerConfig, host=_engine)
     register_table(converter, ProcessConfig, command=_process_command)
+    register_table(converter, RemoteConfig, url=_remote_host, api_key_file=_optional_path, memory=memory_limit)
     register_table(converter, Allowance, memory=memory_limit, cpus=cpu_limit, pids_limit=pids_limit)
     register_table(converter, _SandboxTable, **SPEC_READERS)
     converter.register_structure_hook(SandboxConfig, _sandbox_hook(converter))

@@ -97,7 +97,7 @@ class Settings:
 
     def replace(self, config: Config, agent_request: JsonObject) -> tuple[str, ...]:
         """Take a new config; names the sections whose change needs a restart of the daemon."""
-        fixed = ("daemon", "control", "http", "docker", "process", "journal")
+        fixed = ("daemon", "control", "http", "docker", "process", "remote", "journal")
         waiting = tuple(name for name in fixed if getattr(config, name) != getattr(self.config, name))
         provider = self._providers.default_for(config.sandbox.spec.provider)
         if provider is None:
@@ -126,8 +126,8 @@ async def serve(config: Config, read_config: Callable[[], Config], environ: Mapp
         NewerSchemaError: its journal was written by a newer version.
         CannotListen: an address of the control channel cannot be had.
         NoSuchProvider: the config, or a conversation, has a sandbox provider that there is not.
-        UnsafeSecret: the file of the token, of the API keys, of the webhook's secret, or of what agents are handed,
-            cannot be used.
+        UnsafeSecret: the file of the token, of the API keys, of the webhook's secret, of the remote host's key, or of
+            what agents are handed, cannot be used.
     """
     os.umask(0o077)
     tune_interpreter()

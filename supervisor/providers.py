@@ -19,6 +19,7 @@ from supervisor.sandbox.docker import DockerProvider, Lanes
 from supervisor.sandbox.port import SandboxProvider
 from supervisor.sandbox.process.commands import Commands
 from supervisor.sandbox.process.provider import ProcessProvider
+from supervisor.sandbox.remote import Host, RemoteProvider, load_key
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -56,14 +57,33 @@ async def _process(around: Surroundings) -> AsyncIterator[SandboxProvider]:
         yield provider
 
 
+@asynccontextmanager
+async def _remote(around: Surroundings) -> AsyncIterator[SandboxProvider]:
+    remote = around.config.remote
+    if remote.url is None or remote.api_key_file is None:
+        raise NotSetUp(
+            'the sandbox provider "remote" has no host: set [remote] url, and api_key_file to a file with its key'
+        )
+    host = Host(remote.url, load_key(remote.api_key_file))
+    try:
+        yield RemoteProvider(host, around.owner, remote.memory)
+    finally:
+        await host.aclose()
+
+
 PROVIDERS: Final[Mapping[str, ProviderOpener]] = {
     "docker": _docker,
     "process": _process,
+    "remote": _remote,
 }
 
 
 class NoSuchProvider(Exception):
     """The config, or a conversation, names a provider that there is not; the message says what to do."""
+
+
+class NotSetUp(NoSuchProvider):
+    """The provider needs something from the config that is not there."""
 
 
 @attrs.frozen
@@ -88,7 +108,8 @@ async def open_providers(
     answers, else sandboxes without walls. An engine that is away for a moment later on must not change that.
 
     Raises:
-        NoSuchProvider: one that is needed is none of the openers'.
+        NoSuchProvider: one that is needed is none of the openers', or is not set up; one that starts may choose is left
+            out then.
     """
     async with AsyncExitStack() as stack:
         table: dict[str, SandboxProvider] = {}
@@ -100,7 +121,12 @@ async def open_providers(
         for name in sorted({default} | used | chosen):
             if name not in openers:
                 raise NoSuchProvider(_missing(name, used, openers))
-            table[name] = await stack.enter_async_context(openers[name](around))
+            try:
+                table[name] = await stack.enter_async_context(openers[name](around))
+            except NotSetUp:
+                if name == default or name in used:
+                    raise
+                _log.info("provider.not_set_up", provider=name)
         yield Providers(table, default)
 
 

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from supervisor.sandbox.naming import owner_name
+from supervisor.sandbox.names import owner_name
 
 
 def left_on_host(owner: str) -> list[str]:

@@ -3,7 +3,8 @@
 import pytest
 
 from supervisor.conversation.ids import ConversationId
-from supervisor.sandbox.docker.names import Names, Ownership
+from supervisor.sandbox.docker.names import Names
+from supervisor.sandbox.names import Ownership
 
 NAMES = Names("0123456789abcdef")
 C1 = ConversationId("c1")

@@ -6,19 +6,11 @@ from typing import Final
 import attrs
 
 from supervisor.conversation.ids import ConversationId, parse_conversation_id
-from supervisor.sandbox.naming import sandbox_name, workspace_name
+from supervisor.sandbox.names import Ownership, sandbox_name, workspace_name
 
 OWNER_LABEL: Final = "io.conversationd.owner"
 CONVERSATION_LABEL: Final = "io.conversationd.conversation"
 INCARNATION_LABEL: Final = "io.conversationd.incarnation"
-
-
-@attrs.frozen
-class Ownership:
-    """What the labels of one of our containers say."""
-
-    conversation: ConversationId
-    incarnation: int
 
 
 @attrs.frozen

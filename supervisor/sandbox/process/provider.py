@@ -13,7 +13,7 @@ import trio
 from supervisor.conversation.errors import Busy, SandboxFailed
 from supervisor.conversation.ids import ConversationId
 from supervisor.conversation.spec import LocalImage, SandboxSpec
-from supervisor.sandbox.naming import owner_name, sandbox_name
+from supervisor.sandbox.names import owner_name, sandbox_name
 from supervisor.sandbox.port import EngineInfo, EngineObserver, OwnedSandbox, PullProgress, SandboxPlan, SandboxView
 from supervisor.sandbox.process.commands import Commands
 from supervisor.sandbox.process.following import follow_logs

@@ -18,7 +18,7 @@ import attrs
 
 from supervisor.conversation.errors import Conflict, EngineUnavailable, SandboxFailed
 from supervisor.conversation.ids import ConversationId, parse_conversation_id
-from supervisor.sandbox.naming import sandbox_name
+from supervisor.sandbox.names import sandbox_name
 from supervisor.sandbox.port import Endpoint, OwnedSandbox, SandboxPlan, SandboxState, SandboxView
 from supervisor.sandbox.process.birth import Job
 from supervisor.sandbox.process.commands import Commands, program_of, user_of

@@ -10,6 +10,7 @@ from tests.conformance.benches.bench import Bench, RealBench
 from tests.conformance.benches.docker import open_docker_bench
 from tests.conformance.benches.fake import open_fake_bench
 from tests.conformance.benches.process import open_process_bench
+from tests.conformance.benches.remote import open_remote_bench
 
 OpenBench: TypeAlias = Callable[[pytest.FixtureRequest], AbstractAsyncContextManager[Bench]]
 OpenRealBench: TypeAlias = Callable[[pytest.FixtureRequest], AbstractAsyncContextManager[RealBench]]
@@ -22,4 +23,5 @@ REAL_BENCHES: Final[Mapping[str, OpenRealBench]] = {
 BENCHES: Final[Mapping[str, OpenBench]] = {
     "fake": open_fake_bench,
     **REAL_BENCHES,
+    "remote": open_remote_bench,
 }

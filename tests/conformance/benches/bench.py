@@ -14,6 +14,21 @@ C1: Final = ConversationId("c1")
 SLEEP: Final = ("sleep", "1000")
 
 
+@attrs.frozen
+class Promises:
+    """What an engine may be without: where it is, the tests say what holds instead."""
+
+    keeps_what_ended: bool = True
+    tells_exit_codes: bool = True
+    tells_output: bool = True
+    exports: bool = True
+    knows_foreign: bool = True
+    has_images: bool = True
+
+
+ALL_PROMISES: Final = Promises()
+
+
 class Bench(Protocol):
     """A provider, and what tests do to its sandboxes from outside."""
 
@@ -22,8 +37,8 @@ class Bench(Protocol):
         """The provider under test."""
 
     @property
-    def has_images(self) -> bool:
-        """Whether its sandboxes are made from images."""
+    def promises(self) -> Promises:
+        """What this engine promises beside what all do."""
 
     def plan(self, incarnation: int = 1) -> SandboxPlan:
         """A small sandbox of C1 that sleeps, and whose output is one line, `hello`."""

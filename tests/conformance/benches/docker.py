@@ -10,7 +10,7 @@ import pytest
 
 from supervisor.sandbox.docker import DockerProvider, Lanes
 from supervisor.sandbox.port import SandboxPlan, SandboxProvider
-from tests.conformance.benches.bench import RealBench, plan_of
+from tests.conformance.benches.bench import ALL_PROMISES, Promises, RealBench, plan_of
 
 
 @attrs.define
@@ -22,11 +22,7 @@ class DockerBench:
     image: str
     owner: str
     engine_url: str
-
-    @property
-    def has_images(self) -> bool:
-        """See `Bench`."""
-        return True
+    promises: Promises = ALL_PROMISES
 
     def plan(self, incarnation: int = 1) -> SandboxPlan:
         """See `Bench`."""

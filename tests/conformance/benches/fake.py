@@ -8,7 +8,7 @@ import attrs
 import pytest
 
 from supervisor.sandbox.port import SandboxPlan
-from tests.conformance.benches.bench import SLEEP, Bench, plan_of
+from tests.conformance.benches.bench import ALL_PROMISES, SLEEP, Bench, Promises, plan_of
 from tests.fakes.engine import FakeEngine
 
 
@@ -17,11 +17,7 @@ class FakeBench:
     """The fake engine."""
 
     provider: FakeEngine
-
-    @property
-    def has_images(self) -> bool:
-        """See `Bench`."""
-        return True
+    promises: Promises = ALL_PROMISES
 
     def plan(self, incarnation: int = 1) -> SandboxPlan:
         """See `Bench`."""

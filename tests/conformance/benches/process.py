@@ -8,6 +8,7 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import Final
 
 import attrs
 import pytest
@@ -15,8 +16,10 @@ import pytest
 from supervisor.sandbox.port import SandboxPlan, SandboxProvider
 from supervisor.sandbox.process.provider import ProcessProvider
 from supervisor.sandbox.process.records import read_running
-from tests.conformance.benches.bench import RealBench, plan_of
+from tests.conformance.benches.bench import Promises, RealBench, plan_of
 from tests.process_host import left_on_host
+
+_PROMISES: Final = Promises(has_images=False)
 
 
 @attrs.define
@@ -26,11 +29,7 @@ class ProcessBench:
     provider: ProcessProvider
     owner: str
     state_dir: Path
-
-    @property
-    def has_images(self) -> bool:
-        """See `Bench`."""
-        return False
+    promises: Promises = _PROMISES
 
     def plan(self, incarnation: int = 1) -> SandboxPlan:
         """See `Bench`."""
