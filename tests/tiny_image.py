@@ -43,7 +43,7 @@ def tiny_image(
 def tiny_filesystem(programs: Mapping[str, bytes]) -> bytes:
     """The image's files as a tar: busybox under all its names, scripts, and directories that anybody may write to."""
     with tempfile.TemporaryDirectory() as directory:
-        busybox = _static_busybox(Path(directory))
+        busybox = static_busybox(Path(directory))
         program = busybox.read_bytes()
         applets = subprocess.run([busybox, "--list"], check=True, capture_output=True, text=True).stdout.split()
     buffer = io.BytesIO()
@@ -66,7 +66,7 @@ def _entry(path: str, kind: bytes, mode: int, size: int = 0) -> tarfile.TarInfo:
     return entry
 
 
-def _static_busybox(directory: Path) -> Path:
+def static_busybox(directory: Path) -> Path:
     """The installed one if it is static, else the one of Debian's package, which is unpacked and not installed."""
     if _INSTALLED.exists() and _is_static(_INSTALLED):
         return _INSTALLED

@@ -21,6 +21,7 @@ from supervisor.conversation.record import ConversationRecord
 from supervisor.journal.changes import Create
 from supervisor.journal.store import Store
 from tests.benchmarks.channel import round_trips
+from tests.benchmarks.kinds import daemon_of_all_kinds, measure_kinds
 from tests.benchmarks.raw import RawEngine
 from tests.benchmarks.report import Finding, milliseconds, print_table
 from tests.benchmarks.rest import gets, pauses
@@ -28,7 +29,7 @@ from tests.benchmarks.sandboxes import Sides, end, serving_config, serving_spec
 from tests.daemon_process import AS_THE_UNIT, DaemonProcess, running_daemon
 from tests.engine_host import running_engine
 from tests.http_door import HTTP, http_door
-from tests.tiny_image import tiny_image
+from tests.tiny_image import static_busybox, tiny_image
 
 
 @attrs.frozen
@@ -67,6 +68,9 @@ def measure(sizes: Sizes) -> Sequence[Finding]:
             findings += trio.run(_through_the_daemon, daemon, base_url, image, Path(scratch), sizes)
         with running_daemon(config, environ) as daemon:
             findings.append(trio.run(_start_up, daemon, image, sizes))
+        _progress("kinds of sandboxes")
+        with daemon_of_all_kinds(image, environ) as daemon:
+            findings += trio.run(measure_kinds, daemon.socket, static_busybox(Path(scratch)), sizes.rounds)
         _progress("stalls and memory")
         crowd = sizes.crowds[-1]
         findings += _stall(
