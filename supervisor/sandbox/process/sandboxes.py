@@ -330,7 +330,8 @@ def _state(sandbox: Sandbox) -> SandboxState:
         return SandboxState.CREATED
     if sandbox.is_kept:
         return SandboxState.PAUSED if sandbox.group.is_frozen() else SandboxState.RUNNING
-    if read_ended(str(sandbox.path)) is None and sandbox.group.members():
+    of_this_boot = sandbox.running.keeper.boot == boot_id()
+    if of_this_boot and read_ended(str(sandbox.path)) is None and sandbox.group.members():
         return SandboxState.RUNNING  # its keeper was killed: what is left of it is ended as soon as that is noticed
     return SandboxState.EXITED
 
