@@ -10,8 +10,8 @@ STAMP := .venv/.installed
 help: ## Show what there is to make
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
-demo: $(STAMP) ## Walk one conversation through its life, live, and leave nothing behind
-	@$(BIN)/python -m tests.demo
+demo: $(STAMP) ## Walk one conversation through its life, live, and leave nothing behind (PROVIDER=process: without Docker)
+	@$(BIN)/python -m tests.demo $(PROVIDER)
 
 serve: $(STAMP) ## Run the daemon in the foreground
 	$(BIN)/conversationd serve

@@ -19,6 +19,7 @@ from tests.daemon_fixtures import MakeDaemon
 from tests.daemon_process import DaemonProcess
 from tests.http.conftest import http_daemon
 from tests.http_door import HTTP, http_door
+from tests.process_host import command_lines
 from tests.service.service import install_commands
 
 __all__ = ["http_daemon"]
@@ -76,6 +77,21 @@ def test_make_demo_walks_a_conversation_and_leaves_nothing(engine_url: str, raw:
     assert steps.findall(done.stdout) == steps.findall(shown)
     assert "RUNNING -> STARTING (exited)" in done.stdout
     assert everything(raw) == before
+
+
+def test_make_demo_needs_no_engine() -> None:
+    """With `PROVIDER=process` it shows the same steps where no engine answers, and leaves nothing on the host."""
+    before = {path.name for path in Path("/sys/fs/cgroup").glob("*/conversationd-*")}
+    done = run("make demo PROVIDER=process", DOCKER_HOST="unix:///nonexistent/docker.sock")
+    assert done.returncode == 0, done.stderr
+    (shown,) = blocks("console")
+    steps = re.compile(r"^(?:# .*|\$ conversationctl .*)$", re.MULTILINE)
+    assert steps.findall(done.stdout) == steps.findall(shown)
+    assert "RUNNING -> STARTING (exited)" in done.stdout
+    directory = re.search(r"listens on (/\S+)/run/control.sock", done.stdout)
+    assert directory is not None
+    assert not [line for line in command_lines() if directory[1] in line]
+    assert {path.name for path in Path("/sys/fs/cgroup").glob("*/conversationd-*")} <= before
 
 
 def test_make_serve_runs_a_daemon_that_conversationctl_finds(daemon: DaemonProcess, engine_url: str) -> None:
