@@ -11,6 +11,7 @@ import pytest
 
 SYSTEMD = Path(__file__).parent.parent / "systemd"
 UNIT = SYSTEMD / "conversationd.service"
+PROCESS_DROP_IN = SYSTEMD / "conversationd-process.conf"
 PROGRAMS = ("/opt/conversationd/bin/conversationd", "/bin/kill")
 TARGETS = ("sysinit", "basic", "network", "shutdown", "multi-user")
 
@@ -51,6 +52,28 @@ def test_unit_is_verified_without_a_word(host: Path) -> None:
     """`systemd-analyze verify` knows every key and value of the unit, and finds every program."""
     result = _verify(host)
     assert (result.returncode, result.stdout + result.stderr) == (0, "")
+
+
+def test_the_drop_in_for_processes_is_verified_without_a_word(host: Path) -> None:
+    """`systemd-analyze verify` knows every key and value of it, and a mistake in it would be complained about."""
+    drop_ins = host / "etc/systemd/system/conversationd.service.d"
+    drop_ins.mkdir()
+    installed = drop_ins / "process.conf"
+    shutil.copy(PROCESS_DROP_IN, installed)
+    result = _verify(host)
+    assert (result.returncode, result.stdout + result.stderr) == (0, "")
+    installed.write_text(PROCESS_DROP_IN.read_text().replace("KillMode=", "KillMood="))
+    assert "Unknown key" in _verify(host).stderr
+
+
+def test_the_drop_in_lets_sandboxes_outlive_the_daemon() -> None:
+    """Only the daemon is ended, and it may freeze what it left."""
+    parser = configparser.ConfigParser(strict=False, interpolation=None)
+    parser.optionxform = str  # type: ignore[assignment, method-assign]  # keys keep their case
+    parser.read(PROCESS_DROP_IN)
+    service = parser["Service"]
+    assert (service["KillMode"], service["Delegate"], service["ProtectControlGroups"]) == ("process", "yes", "no")
+    assert (service["ProcSubset"], service["OOMPolicy"]) == ("all", "continue")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 import attrs
 import trio
 
-from supervisor.sandbox.naming import owner_name
+from supervisor.sandbox.names import owner_name
 from supervisor.sandbox.port import SandboxPlan, SandboxState, SandboxView
 from supervisor.sandbox.process.homes import Home, legacy_home, unified_home
 from supervisor.sandbox.process.proc import Process, read_process
