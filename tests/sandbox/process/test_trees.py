@@ -181,7 +181,13 @@ async def test_whoever_comes_first_ends_what_a_killed_keeper_kept(rig: Rig, how:
     seconds = nap()
     view = await rig.launch(f"{escapees(seconds)} wait")
     await until_there_are(seconds, 4)
-    os.kill(rig.running(view.name).keeper.pid, signal.SIGKILL)
+    keeper = rig.running(view.name).keeper
+    os.kill(keeper.pid, signal.SIGKILL)
+    with trio.fail_after(PATIENCE):
+        while True:
+            await trio.sleep(0.01)
+            if not lives(keeper):
+                break
     if how == "launch":
         assert (await rig.launch("exec sleep 1000")).id != view.id
     else:
