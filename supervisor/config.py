@@ -105,9 +105,10 @@ class DockerConfig:
 
 @attrs.frozen
 class ProcessConfig:
-    """`[process]`: what a process sandbox runs whose spec has no command."""
+    """`[process]`: what a process sandbox runs whose spec has no command, and where it works (None: state_dir)."""
 
     command: tuple[str, ...] = DEFAULT_COMMAND
+    workspaces: Path | None = None
 
 
 @attrs.frozen
@@ -438,7 +439,7 @@ def _config_converter() -> Converter:
     )
     register_table(converter, LaneSizes, **_all_keys(LaneSizes, integer(1, 64)))
     register_table(converter, DockerConfig, host=_engine)
-    register_table(converter, ProcessConfig, command=_process_command)
+    register_table(converter, ProcessConfig, command=_process_command, workspaces=_optional_path)
     register_table(converter, RemoteConfig, url=_remote_host, api_key_file=_optional_path, memory=memory_limit)
     register_table(converter, Allowance, memory=memory_limit, cpus=cpu_limit, pids_limit=pids_limit)
     register_table(converter, _SandboxTable, **SPEC_READERS)

@@ -53,7 +53,8 @@ async def _docker(around: Surroundings) -> AsyncIterator[SandboxProvider]:
 async def _process(around: Surroundings) -> AsyncIterator[SandboxProvider]:
     config = around.config
     commands = Commands(config.process.command, config.sandbox.spec.network)
-    async with ProcessProvider(config.daemon.state_dir, around.owner, commands) as provider:
+    workspaces = config.process.workspaces
+    async with ProcessProvider(config.daemon.state_dir, around.owner, commands, workspaces=workspaces) as provider:
         yield provider
 
 

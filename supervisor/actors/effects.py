@@ -349,5 +349,6 @@ async def _export(record: ConversationRecord, context: ActorContext) -> bool:
         return False
     target = directory / f"{record.id}.tar"
     await trio.Path(target).unlink(missing_ok=True)
-    await provider.export_workspace(record.sandbox.name, record.spec.workspace, target)
+    workspace = provider.workspace(record.id, record.spec)
+    await provider.export_workspace(record.sandbox.name, workspace, target)
     return True

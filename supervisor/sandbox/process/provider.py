@@ -35,8 +35,8 @@ class ProcessProvider:
     """Sandboxes as processes of this host, kept below `state_dir`.
 
     `owner` is the hex id of the daemon's state directory. `home` is where control groups are made, `Home()` for none;
-    `python` runs the keepers. Making a provider starts nothing. Close it at the end, or use it as an async context
-    manager: what runs runs on.
+    `python` runs the keepers; below `workspaces` conversations work, if not in `state_dir`, where no other user can go.
+    Making a provider starts nothing. Close it at the end, or use it as an async context manager: what runs runs on.
     """
 
     def __init__(
@@ -44,13 +44,15 @@ class ProcessProvider:
         state_dir: Path,
         owner: str,
         commands: Commands | None = None,
+        *,
         home: Home | None = None,
         python: Sequence[str] = PYTHON,
+        workspaces: Path | None = None,
     ) -> None:
         self._owner = owner
         self._state_dir = state_dir
         self._home = find_home(owner_name(owner)) if home is None else home
-        self._workspaces = Workspaces(state_dir / "workspaces")
+        self._workspaces = Workspaces(workspaces / owner_name(owner) if workspaces else state_dir / "workspaces")
         self._sandboxes = Sandboxes(
             owner, state_dir / "sandboxes", self._workspaces, commands or Commands(), self._home, python
         )

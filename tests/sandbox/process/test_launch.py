@@ -3,6 +3,7 @@
 import signal
 import stat
 import sys
+import tempfile
 import uuid
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +20,10 @@ from supervisor.conversation.ids import ConversationId
 from supervisor.conversation.spec import Mount, PullPolicy, SandboxSpec
 from supervisor.sandbox.port import SandboxPlan, SandboxState
 from supervisor.sandbox.process.commands import program_of
+from supervisor.sandbox.process.homes import Home
 from supervisor.sandbox.process.output import MOST
+from supervisor.sandbox.process.provider import ProcessProvider
+from tests.conformance.benches.bench import C1
 from tests.process_host import left_on_host
 from tests.sandbox.process.rig import PATIENCE, Rig, open_rig
 
@@ -130,6 +134,32 @@ async def test_a_user_by_numbers_owns_its_workspace(loose: Rig) -> None:
     )
     await loose.until_ended(view.name)
     assert await loose.lines(view.name, 3) == ["1234", "2345", "wrote"]
+
+
+def open_to_all(directory: Path) -> None:
+    """Let everybody go through it."""
+    directory.chmod(0o711)
+
+
+def names_below(directory: Path) -> set[str]:
+    """The names of everything in it."""
+    return {path.name for path in directory.rglob("*")}
+
+
+async def test_workspaces_may_be_where_other_users_can_go(loose: Rig) -> None:
+    """The state directory is its owner's alone, so a sandbox with a user needs its workspace elsewhere."""
+    with tempfile.TemporaryDirectory() as made:
+        elsewhere = Path(made)
+        open_to_all(elsewhere)
+        async with ProcessProvider(loose.state_dir, loose.owner, home=Home(), workspaces=elsewhere) as provider:
+            plan = changed(loose.plan("sh", "-c", "pwd; touch mine && echo wrote"), user="1234:2345")
+            workspace = provider.workspace(C1, plan.spec)
+            view = await provider.launch(plan)
+            await loose.until_ended(view.name)
+            assert await loose.lines(view.name, 2) == [workspace, "wrote"]
+            await provider.remove(view.name)
+            await provider.remove_workspace(C1)
+            assert C1 not in names_below(elsewhere)
 
 
 async def test_no_secret_is_written_where_others_could_read_it(loose: Rig) -> None:
