@@ -316,6 +316,8 @@ def test_all_errors_of_a_file_are_told_at_once_and_ready_for_a_terminal() -> Non
         ("[alerts]\nallowance = 0", "alerts.allowance: must be a number from 0.01 to 1, not 0"),
         ("[alerts]\ndisk_free = '10%'", "alerts.disk_free: '10%' is no size; write it like"),
         ("[control]\ntoken_file = 'token'", "control.token_file: must be an absolute path like"),
+        ("[remote]\nurl = 'http://host.example'", "remote.url: would send the key in the clear"),
+        ("[remote]\nurl = 'host.example'", "remote.url: must be like"),
         ("[docker]\nhost = '/var/run/docker.sock'", "docker.host: '/var/run/docker.sock' is no engine; write it"),
         ("[log]\nlevel = 'loud'", "log.level: must be one of 'debug', 'info', 'warning', 'error', not 'loud'"),
         ("[sandbox.allow]\nimages = '*'", "sandbox.allow.images: must be a list, not '*'"),

@@ -14,7 +14,7 @@ import trio
 from structlog.testing import capture_logs
 from trio.testing import MockClock
 
-from supervisor.config import Config, HttpConfig, SandboxConfig
+from supervisor.config import Config, HttpConfig, RemoteConfig, SandboxConfig
 from supervisor.daemon import Settings, _Daemon, _open_store, tune_interpreter
 from supervisor.journal.store import Store
 from supervisor.notify import Notifier
@@ -103,6 +103,7 @@ def test_reload_names_the_sections_that_need_a_restart() -> None:
     settings = Settings(Config(), {}, PROVIDERS)
     assert settings.replace(Config(http=HttpConfig(enabled=True)), {}) == ("http",)
     assert settings.replace(Config(http=HttpConfig(enabled=True)), {}) == ()
+    assert settings.replace(Config(http=HttpConfig(enabled=True), remote=RemoteConfig(memory=2**30)), {}) == ("remote",)
 
 
 def with_provider(name: str) -> Config:

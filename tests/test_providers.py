@@ -2,16 +2,19 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import attrs
 import pytest
 import trio
 from trio.testing import MockClock
 
-from supervisor.config import Config, SandboxConfig
+from supervisor.config import Config, RemoteConfig, SandboxConfig
 from supervisor.conversation.spec import Allowance
-from supervisor.providers import NoSuchProvider, ProviderOpener, Surroundings, open_providers
+from supervisor.providers import PROVIDERS, NoSuchProvider, ProviderOpener, Surroundings, open_providers
 from supervisor.sandbox.port import SandboxProvider
+from supervisor.sandbox.remote.address import HostAddress
+from supervisor.secret_file import UnsafeSecret
 from tests.fakes.engine import FakeEngine
 
 
@@ -79,6 +82,44 @@ async def test_auto_does_not_wait_for_an_engine_that_hangs(
     openers = {name: opener(engine) for name, engine in engines.items()}
     async with open_providers(around("auto"), set(), openers) as providers:
         assert providers.default == "process"
+
+
+@pytest.mark.parametrize(
+    ("remote", "told"),
+    [(RemoteConfig(), "url"), (RemoteConfig(HostAddress("https://host.example")), "api_key_file")],
+)
+async def test_remote_needs_a_host_only_where_it_is_needed(
+    engines: dict[str, FakeEngine], remote: RemoteConfig, told: str
+) -> None:
+    """As the default, or for conversations that have it, it is told what is missing; starts just cannot choose it."""
+    openers = {**{name: opener(engine) for name, engine in engines.items()}, "remote": PROVIDERS["remote"]}
+    for default, used in ("remote", set()), ("docker", {"remote"}):
+        lacking = attrs.evolve(around(default), config=attrs.evolve(around(default).config, remote=remote))
+        with pytest.raises(NoSuchProvider, match=told):
+            async with open_providers(lacking, used, openers):
+                pytest.fail("nothing is opened")
+    async with open_providers(around("docker", "*"), set(), openers) as providers:
+        assert set(providers.table) == {"docker", "process"}
+
+
+async def test_remote_shows_its_key_to_nobody(tmp_path: Path) -> None:
+    """It is read from a file that only we can read; one that others can read is refused."""
+    key_file = tmp_path / "key"
+    key_file.write_text("the-key-of-the-host\n")
+    key_file.chmod(0o644)
+    remote = RemoteConfig(HostAddress("https://host.example"), key_file)
+    near = attrs.evolve(around("remote"), config=attrs.evolve(around("remote").config, remote=remote))
+    with pytest.raises(UnsafeSecret, match="chmod 0600"):
+        async with open_providers(near, set()):
+            pytest.fail("nothing is opened")
+    key_file.chmod(0o600)
+    async with open_providers(near, set()) as providers:
+        assert "the-key-of-the-host" not in repr(providers)
+        assert "removes its files" in providers.table["remote"].caution
+    key_file.write_text("\n")
+    with pytest.raises(UnsafeSecret, match="holds no key"):
+        async with open_providers(near, set()):
+            pytest.fail("nothing is opened")
 
 
 @pytest.mark.parametrize(
