@@ -163,10 +163,12 @@ async def test_the_runtime_api_examples_run(make_daemon: MakeDaemon, tiny_image:
     assert [said.count(f'"status":"{status}"') for status in ("running", "paused", "stopped")] == [3, 2, 1]
 
 
-def test_the_example_config_is_good() -> None:
-    """The small config of the README can be read; `test_alerts` tries the one of the alerts."""
-    example, _ = blocks("toml")
-    assert parse_config(example.encode(), Path("README.md")).capacity.max_running == 20
+def test_the_example_configs_are_good() -> None:
+    """The small one and that of a remote host can be read; `test_alerts` tries the one of the alerts."""
+    small, remote, _ = (parse_config(example.encode(), Path("README.md")) for example in blocks("toml"))
+    assert small.capacity.max_running == 20
+    assert str(remote.remote.url) == "https://runtimes.example.org"
+    assert remote.sandbox.allow.providers == ("remote",)
 
 
 async def test_the_example_requests_are_answered(client: ControlClient) -> None:

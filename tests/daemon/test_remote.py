@@ -16,11 +16,14 @@ from supervisor.control.client import ControlClient, Conversation, connect
 from supervisor.conversation.lifecycle import Status
 from tests.daemon.conftest import owned
 from tests.daemon_fixtures import MakeDaemon
-from tests.daemon_process import DaemonProcess
+from tests.daemon_process import DaemonError, DaemonProcess
 
 PATIENCE: Final = 90.0
-SERVE: Final = "mkdir -p /tmp/www; cd /tmp/www; touch ready alive health; exec httpd -f -p 8000 -h ."
-"""An agent server as far as a host, and we, ask it."""
+SERVE: Final = (
+    "mkdir -p /tmp/www; cd /tmp/www; touch ready alive health; echo $OH_SESSION_API_KEYS_0 >key; "
+    "exec httpd -f -p 8000 -h ."
+)
+"""An agent server as far as a host, and we, ask it, which shows the key that it was given."""
 
 
 @pytest.fixture
@@ -70,10 +73,10 @@ async def until(client: ControlClient, so: Callable[[Conversation], bool]) -> Co
 
 
 async def answers(client: ControlClient) -> str:
-    """That the agent server is where `connect` says; its key."""
+    """That the agent server is where `connect` says, and has the key that it says, which this answers with."""
     access = await client.connect("c1")
     async with httpx2.AsyncClient(trust_env=False) as http:
-        assert (await http.get(f"{access.url}/ready")).status_code == 200
+        assert (await http.get(f"{access.url}/key")).text.strip() == access.session_api_key
     return access.session_api_key
 
 
@@ -97,6 +100,7 @@ async def test_hosts_death_is_no_conversations(
         assert await answers(client) == key
         await client.stop("c1")
         assert owned(raw, host) == []
+        assert not (await client.stop("c1")).was_running
         await client.delete("c1")
 
 
@@ -119,3 +123,9 @@ async def test_what_a_host_restarts_is_followed_and_what_it_gives_up_on_is_start
         await client.stop("c1", force=True)
         assert owned(raw, host) == []
         await client.delete("c1")
+
+
+def test_remote_without_a_host_is_told_in_words(make_daemon: MakeDaemon) -> None:
+    """The daemon does not start, and says which keys of the config are missing."""
+    with pytest.raises(DaemonError, match=r"it ended with 78:(.|\n)*\[remote\] url"):
+        make_daemon('[sandbox]\nprovider = "remote"\n').start()
