@@ -191,9 +191,9 @@ class SandboxProvider(Protocol):
     async def launch(self, plan: SandboxPlan) -> SandboxView:
         """Create the sandbox and start it; or answer with the one of this name that we already own, started.
 
-        It need not be ready, and may be pending still.
-
-        A user that the spec gives by numbers owns the workspace, whoever owns that path in the image.
+        One of the name that does not run may be replaced by another one. What is answered with need not be ready, and
+        may be pending still. A user that the spec gives by numbers owns the workspace, whoever owns its path in the
+        image.
 
         Raises:
             SandboxFailed: the engine refuses it (bad command, bad limit): asking again will not help.

@@ -17,8 +17,8 @@ from tests.daemon_process import DaemonProcess, running_daemon
 from tests.http_door import HTTP, http_door
 
 GOALS: Final[Mapping[str, Mapping[str, float]]] = {
-    "process": {"start": 0.75, "pause": 1.5, "resume": 1.5, "stop": 0.75},
-    "remote": {"start": 1.5, "pause": 3.0, "resume": 3.0, "stop": 4.0},
+    "process": {"start": 0.5, "pause": 0.75, "resume": 0.75, "stop": 0.5},
+    "remote": {"start": 1.5, "pause": 3.0, "resume": 3.0, "stop": 2.5},
 }
 """How many times what it costs with Docker. A remote stop removes the sandbox and its workspace."""
 
