@@ -136,3 +136,19 @@ async def test_cautions_and_a_default_engine_that_is_away_are_told_at_the_start(
             daemon._warn_of_engines()
     assert [line["event"] for line in logs] == ["provider.caution", "provider.does_not_answer"]
     assert 'provider = "process"' in logs[1]["next"]
+
+
+async def test_status_shows_what_is_to_be_known_of_the_sandboxes(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """For whoever asks systemd how the daemon does."""
+    engine, address = FakeEngine(), str(tmp_path / "notify.sock")
+    engine.caution = "no walls"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as peer:
+        peer.bind(address)
+        peer.setblocking(False)
+        async with open_world(tmp_path, engine=engine) as world, trio.open_nursery() as nursery:
+            notifier = Notifier({"NOTIFY_SOCKET": address})
+            daemon = _Daemon(Settings(Config(), {}, PROVIDERS), Config, notifier, world.supervision, None)
+            nursery.start_soon(daemon._tell_status)
+            await trio.sleep(5)
+            nursery.cancel_scope.cancel()
+        assert received(peer) == [b"STATUS=conversations: 0 running, 0 starting, 0 paused, 0 error; no walls"]

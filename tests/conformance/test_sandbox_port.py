@@ -1,6 +1,8 @@
 """Every promise of the sandbox port, on the fake engine and on the real one alike, so that the fake cannot drift."""
 
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -8,9 +10,9 @@ import attrs
 import pytest
 import trio
 
-from supervisor.conversation.errors import Conflict, ImageUnavailable, SandboxFailed
+from supervisor.conversation.errors import Conflict, EngineUnavailable, ImageUnavailable, SandboxFailed
 from supervisor.conversation.ids import ConversationId
-from supervisor.sandbox.port import OwnedSandbox, SandboxState, SandboxView
+from supervisor.sandbox.port import OwnedSandbox, SandboxProvider, SandboxState, SandboxView
 from tests.conformance.benches.bench import C1, Bench
 
 PATIENCE: Final = 30.0
@@ -219,6 +221,66 @@ class Listener:
         """See `EngineObserver`."""
         assert conversation == C1
         self.changed.set()
+
+
+@attrs.define
+class Loss:
+    """Remembers that the engine was lost."""
+
+    lost: trio.Event = attrs.field(factory=trio.Event)
+
+    def engine_connected(self) -> None:
+        """See `EngineObserver`."""
+        pytest.fail("an engine that does not answer is not connected")
+
+    def engine_lost(self, reason: str) -> None:
+        """See `EngineObserver`."""
+        assert reason
+        self.lost.set()
+
+    def sandbox_changed(self, conversation: ConversationId) -> None:
+        """See `EngineObserver`."""
+        pytest.fail(f"nothing is known of {conversation}")
+
+
+async def unanswered(provider: SandboxProvider, name: str) -> list[str]:
+    """Which of the things that can be asked were not answered, all of them asked at once."""
+    asks: Mapping[str, Callable[[], Awaitable[object]]] = {
+        "engine": provider.engine,
+        "list": provider.list_owned,
+        "inspect": partial(provider.inspect, name),
+        "unpause": partial(provider.unpause, name),
+    }
+    found: list[str] = []
+
+    async def ask(what: str) -> None:
+        await trio.lowlevel.checkpoint()
+        try:
+            await asks[what]()
+        except EngineUnavailable:
+            found.append(what)
+
+    with trio.fail_after(2 * PATIENCE):
+        async with trio.open_nursery() as nursery:
+            for what in asks:
+                nursery.start_soon(ask, what)
+    return sorted(found)
+
+
+async def test_an_engine_that_does_not_answer_says_nothing_of_its_sandboxes(bench: Bench) -> None:
+    """Whatever is asked is unknown, which is no end; what ran runs on. Only the host's own kernel is always there."""
+    name = (await bench.provider.launch(bench.plan())).name
+    can_be_away = bench.promises.can_be_away
+    async with bench.away() as provider:
+        assert await unanswered(provider, name) == (["engine", "inspect", "list", "unpause"] if can_be_away else [])
+        if can_be_away:
+            loss = Loss()
+            with trio.fail_after(PATIENCE):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(provider.watch, loss)
+                    await loss.lost.wait()
+                    nursery.cancel_scope.cancel()
+    assert await state_of(bench, name) is SandboxState.RUNNING
 
 
 async def test_watch_tells_of_a_death_from_outside(bench: Bench) -> None:

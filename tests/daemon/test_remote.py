@@ -90,6 +90,7 @@ async def test_hosts_death_is_no_conversations(
         for command, status in ((None, Status.RUNNING), (client.pause, Status.PAUSED)):
             if command is not None:
                 await command("c1")
+                assert [row["State"] for row in owned(raw, host)] == ["paused"]
             await trio.to_thread.run_sync(host.kill)
             away = await until(client, lambda each: each.observed == "unknown")
             assert (away.status, away.error) == (status, None)

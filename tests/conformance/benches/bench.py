@@ -24,6 +24,7 @@ class Promises:
     exports: bool = True
     knows_foreign: bool = True
     has_images: bool = True
+    can_be_away: bool = True
 
 
 ALL_PROMISES: Final = Promises()
@@ -51,6 +52,9 @@ class Bench(Protocol):
 
     def kill_from_outside(self, name: str) -> None:
         """End a sandbox behind the provider's back."""
+
+    def away(self) -> AbstractAsyncContextManager[SandboxProvider]:
+        """A provider of the same owner while its engine does not answer, as far as that can be."""
 
 
 class RealBench(Bench, Protocol):

@@ -40,6 +40,10 @@ class DockerBench:
         """See `Bench`."""
         self.raw.kill(name)
 
+    def away(self) -> AbstractAsyncContextManager[SandboxProvider]:
+        """See `Bench`."""
+        return DockerProvider("unix:///nonexistent/docker.sock", self.owner, Lanes())
+
     def another(self) -> AbstractAsyncContextManager[SandboxProvider]:
         """See `RealBench`."""
         return DockerProvider(self.engine_url, self.owner, Lanes())

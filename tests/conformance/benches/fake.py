@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import attrs
 import pytest
 
-from supervisor.sandbox.port import SandboxPlan
+from supervisor.sandbox.port import SandboxPlan, SandboxProvider
 from tests.conformance.benches.bench import ALL_PROMISES, SLEEP, Bench, Promises, plan_of
 from tests.fakes.engine import FakeEngine
 
@@ -36,6 +36,13 @@ class FakeBench:
     def kill_from_outside(self, name: str) -> None:
         """See `Bench`."""
         self.provider.die(name, 137)
+
+    @asynccontextmanager
+    async def away(self) -> AsyncIterator[SandboxProvider]:
+        """See `Bench`."""
+        self.provider.go_down()
+        yield self.provider
+        self.provider.come_up()
 
 
 @asynccontextmanager

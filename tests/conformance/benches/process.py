@@ -19,7 +19,7 @@ from supervisor.sandbox.process.records import read_running
 from tests.conformance.benches.bench import Promises, RealBench, plan_of
 from tests.process_host import left_on_host
 
-_PROMISES: Final = Promises(has_images=False)
+_PROMISES: Final = Promises(has_images=False, can_be_away=False)
 
 
 @attrs.define
@@ -49,6 +49,10 @@ class ProcessBench:
         running = read_running(str(self.state_dir / "sandboxes" / name))
         assert running is not None
         os.kill(running.main.pid, signal.SIGKILL)
+
+    def away(self) -> AbstractAsyncContextManager[SandboxProvider]:
+        """See `Bench`; the host's kernel is always there."""
+        return self.another()
 
     def another(self) -> AbstractAsyncContextManager[SandboxProvider]:
         """See `RealBench`."""

@@ -1,5 +1,6 @@
 """The bench of a remote host: a second daemon, which serves its runtime API, over the real Docker Engine."""
 
+import socket
 import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -10,7 +11,7 @@ import httpx2
 import pytest
 import trio
 
-from supervisor.sandbox.port import SandboxPlan
+from supervisor.sandbox.port import SandboxPlan, SandboxProvider
 from supervisor.sandbox.remote import Host, RemoteProvider
 from supervisor.sandbox.remote.address import parse_host_address
 from tests.conformance.benches.bench import Bench, Promises, plan_of
@@ -59,6 +60,7 @@ class RemoteBench:
     raw: docker.APIClient
     image: str
     host: DaemonProcess
+    owner: str
     promises: Promises = _PROMISES
 
     def plan(self, incarnation: int = 1) -> SandboxPlan:
@@ -79,6 +81,15 @@ class RemoteBench:
         """See `Bench`."""
         self.raw.kill(self._container(name))
 
+    @asynccontextmanager
+    async def away(self) -> AsyncIterator[SandboxProvider]:
+        """See `Bench`: a port that nobody listens on."""
+        with socket.socket() as nobody:
+            nobody.bind(("127.0.0.1", 0))
+            host = Host(parse_host_address(f"http://127.0.0.1:{nobody.getsockname()[1]}"), "key")
+            yield RemoteProvider(host, self.owner, 64 * 1024**2)
+            await host.aclose()
+
     def _container(self, name: str) -> str:
         door, key = http_door(self.host)
         told = httpx2.get(f"http://{door.authority}/sessions/{name}", headers={"X-API-Key": key}, trust_env=False)
@@ -97,10 +108,11 @@ async def open_remote_bench(request: pytest.FixtureRequest) -> AsyncIterator[Ben
     engine_url, image = request.getfixturevalue("engine_url"), request.getfixturevalue("tiny_image")
     door, key = http_door(daemon)
     host = Host(parse_host_address(f"http://{door.authority}"), key)
-    provider = RemoteProvider(host, uuid.uuid4().hex, 64 * 1024**2)
+    owner = uuid.uuid4().hex
+    provider = RemoteProvider(host, owner, 64 * 1024**2)
     raw = docker.APIClient(base_url=engine_url, version="auto")
     try:
-        yield RemoteBench(provider, raw, image, daemon)
+        yield RemoteBench(provider, raw, image, daemon, owner)
     finally:
         with trio.move_on_after(PATIENCE, shield=True):
             for owned in await provider.list_owned():

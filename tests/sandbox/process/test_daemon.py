@@ -1,5 +1,6 @@
 """What a real daemon that is killed leaves of its process sandboxes, and finds again."""
 
+import json
 import os
 import signal
 import sys
@@ -11,6 +12,7 @@ import pytest
 
 from supervisor.control.address import UnixAddress
 from supervisor.control.client import ControlClient, connect
+from supervisor.control.client_views import RemoteError
 from supervisor.conversation.lifecycle import Status
 from supervisor.sandbox.process.proc import lives
 from supervisor.sandbox.process.records import Running, read_running
@@ -98,3 +100,28 @@ async def test_the_daemon_says_that_there_are_no_walls(daemon: DaemonProcess) ->
     async with connect(UnixAddress(daemon.socket)) as client:
         assert "no security boundary" in str(await client.call("daemon.info", {}))
     assert "no security boundary" in daemon.log.read_text()
+
+
+async def test_auto_runs_processes_where_no_engine_answers(daemon: DaemonProcess) -> None:
+    """Decided as the daemon starts, and shown to whoever asks which it is."""
+    daemon.stop()
+    daemon.config.write_text(daemon.config.read_text().replace('provider = "process"', 'provider = "auto"'))
+    daemon.start()
+    async with connect(UnixAddress(daemon.socket)) as client:
+        assert (await client.info()).engine.provider == "process"
+        started = await client.start("c1")
+        assert started.sandbox is not None
+        assert started.sandbox.provider == "process"
+        await delete_all(client)
+
+
+async def test_host_without_docker_says_what_else_there_is(daemon: DaemonProcess) -> None:
+    """In the log as it serves, and to whoever starts a conversation."""
+    daemon.stop()
+    daemon.config.write_text(daemon.config.read_text().replace('provider = "process"', 'provider = "docker"'))
+    daemon.start()
+    async with connect(UnixAddress(daemon.socket)) as client:
+        with pytest.raises(RemoteError, match=r"\[sandbox\] provider"):
+            await client.start("c1")
+    (line,) = [line for line in daemon.log.read_text().splitlines() if "provider.does_not_answer" in line]
+    assert '"auto"' in json.loads(line)["next"]
