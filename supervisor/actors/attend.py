@@ -27,7 +27,8 @@ async def attend(
 ) -> None:
     """Probe and follow until cancelled; after an `Unhealthy` report only the following goes on.
 
-    An agent that a pause has stopped which was not carried through is told to go on until it does.
+    What its engine probes and restarts itself is only followed. An agent that was stopped by a pause which was not
+    carried through is told to go on until it does.
     """
     structlog.contextvars.bind_contextvars(incarnation=record.incarnation)
     driver, session = context.driver(record), context.session(record, view)
@@ -35,7 +36,7 @@ async def attend(
         nursery.start_soon(_follow, driver, session, report)
         if record.run_on_resume:
             nursery.start_soon(_run_on, driver, session, report)
-        if session.published is not None:
+        if session.published is not None and not context.provider(record).heals_itself:
             nursery.start_soon(_probe, driver, session, context, record.incarnation, report)
 
 

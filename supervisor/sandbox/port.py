@@ -155,6 +155,13 @@ class SandboxProvider(Protocol):
     def caution(self) -> str:
         """What its users have to know: told at the daemon's start, and in its status. Empty if there is nothing."""
 
+    @property
+    def heals_itself(self) -> bool:
+        """Whether the engine probes its sandboxes and restarts by itself those that fail: then we do not.
+
+        A probe of ours may fail for what is between, and what we could do about it may cost the workspace.
+        """
+
     def workspace(self, conversation: ConversationId, spec: SandboxSpec) -> str:
         """The absolute path by which what runs in the sandbox finds its workspace."""
 

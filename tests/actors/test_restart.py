@@ -206,6 +206,18 @@ async def test_unhealthy_after_so_many_probes_in_a_row(tmp_path: Path, autojump_
         assert world.record().incarnation == 2
 
 
+async def test_what_its_engine_heals_is_not_ended_for_our_probes(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """That engine probes itself, and our cure could cost the workspace; a death that it shows is one all the same."""
+    async with open_world(tmp_path) as world:
+        world.engine.heals_itself = True
+        await world.start()
+        world.agent.healthy = False
+        await trio.sleep(1000)
+        assert (world.record().status, world.record().incarnation) == (Status.RUNNING, 1)
+        world.engine.die(world.engine.sandbox_name(C1, 1))
+        await world.until(lambda record: record.incarnation == 2)
+
+
 async def test_probe_that_does_not_return_counts_as_failed(tmp_path: Path, autojump_clock: MockClock) -> None:
     """A probe has a time limit."""
     health = Health(interval=10.0, timeout=2.0, failures=2)

@@ -75,6 +75,7 @@ class FakeEngine:
         self.thaws_pending = False
         self.foreign_names: set[str] = set()
         self.caution = ""
+        self.heals_itself = False
         # Called with a call's name before the engine hears of it, and when it has done it.
         self.before: Callable[[str], None] = lambda call: None
         self.done: Callable[[str], None] = lambda call: None

@@ -85,6 +85,11 @@ class DockerProvider:
         """None: these sandboxes have walls."""
         return ""
 
+    @property
+    def heals_itself(self) -> bool:
+        """No: there is one restarter, us."""
+        return False
+
     def workspace(self, conversation: ConversationId, spec: SandboxSpec) -> str:  # noqa: ARG002 - each has its own
         """Where the conversation's volume is mounted."""
         return spec.workspace

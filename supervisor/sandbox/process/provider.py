@@ -91,6 +91,11 @@ class ProcessProvider:
             return f"{_NO_WALLS}; {unlimited} limit nothing here: this user can make no control groups"
         return f"{_NO_WALLS}; {unlimited} limit nothing here: there is no such controller for our control groups"
 
+    @property
+    def heals_itself(self) -> bool:
+        """No: there is one restarter, us."""
+        return False
+
     def workspace(self, conversation: ConversationId, spec: SandboxSpec) -> str:  # noqa: ARG002 - not as in a container
         """The conversation's own directory on this host."""
         return str(self._workspaces.path(conversation))

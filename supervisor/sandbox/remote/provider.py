@@ -65,6 +65,11 @@ class RemoteProvider:
         """That an end is for ever."""
         return "stopping or restarting a sandbox at a remote host removes its files: pause what is to be kept"
 
+    @property
+    def heals_itself(self) -> bool:
+        """Yes: it is a daemon of sandboxes like this one."""
+        return True
+
     def workspace(self, conversation: ConversationId, spec: SandboxSpec) -> str:  # noqa: ARG002 - each has its own
         """What the spec says, which has to be what the host has: the API cannot ask for another."""
         return spec.workspace
