@@ -108,6 +108,7 @@ def info() -> None:
 )
 @click.argument("conversation", metavar="[ID]", required=False, type=Id(Command.START))
 @click.option("--agent", metavar="DRIVER", help="How its agent server is spoken to: v1, v0, server, none.")
+@click.option("--provider", metavar="NAME", help="What runs its sandbox: docker, process, remote.")
 @click.option("--image", metavar="IMAGE", help="The sandbox's image.")
 @click.option("--command", multiple=True, metavar="WORDS", help="Split as a shell does; if repeated, a word each.")
 @click.option("--env", multiple=True, metavar="KEY[=VALUE]", help="May be repeated; without a value, our own.")

@@ -19,6 +19,7 @@ PULL_POLICIES: Final = [str(policy) for policy in PullPolicy]
 class SpecOptions:
     """The options that make the `spec`: those that are given replace what `--spec` says."""
 
+    provider: str | None = None
     image: str | None = None
     command: Sequence[str] = ()
     env: Sequence[str] = ()
@@ -38,6 +39,7 @@ def make_spec(base: JsonObject | None, options: SpecOptions) -> JsonObject | Non
         UsageError: an option is not written as it has to be.
     """
     given: dict[str, JsonValue] = {
+        "provider": options.provider,
         "image": options.image,
         "command": read_command(options.command),
         "port": options.port,

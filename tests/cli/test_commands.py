@@ -81,6 +81,14 @@ def test_start_reads_the_request_from_standard_input(ctl: Ctl, daemon: Daemon[Wo
     assert daemon.inside.record().request == {"key": "secret"}
 
 
+def test_start_asks_for_a_provider(ctl: Ctl) -> None:
+    """The default may be named; another one only where the config allows it."""
+    assert ctl("start", "c1", "--provider", "docker").code == 0
+    ran = ctl("start", "c2", "--provider", "process")
+    assert ran.code == 3
+    assert "spec.provider 'process' is not allowed: [sandbox.allow]" in ran.err
+
+
 def test_start_asks_for_mounts(ctl: Ctl) -> None:
     """What the config does not allow is refused by name."""
     ran = ctl("start", "c1", "--mount", "/etc:/etc")
