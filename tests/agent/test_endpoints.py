@@ -40,7 +40,7 @@ async def behind_tls(agent: StubAgent) -> AsyncIterator[AgentSession]:
         serve = partial(trio.serve_ssl_over_tcp, agent.serve, 0, server_tls(), host="127.0.0.1", https_compatible=True)
         (listener,) = await nursery.start(serve)
         port = listener.transport_listener.socket.getsockname()[1]
-        endpoint = Endpoint("localhost", port, tls=True, path="/runtimes/7")
+        endpoint = Endpoint("127.0.0.1", port, tls=True, path="/runtimes/7")
         yield attrs.evolve(agent.session, published=endpoint)
         nursery.cancel_scope.cancel()
 

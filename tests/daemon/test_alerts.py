@@ -16,6 +16,7 @@ import trio
 from supervisor.control.address import UnixAddress
 from supervisor.control.client import ControlClient, EventSubscription, RemoteError, connect
 from supervisor.conversation.errors import ErrorCode
+from supervisor.conversation.json import JsonObject
 from tests.agent.stub import Reply, Request, StubAgent, serving
 from tests.daemon.conftest import config_for
 from tests.daemon.test_readme import blocks
@@ -24,7 +25,8 @@ from tests.daemon_process import DaemonError, DaemonProcess
 
 PATIENCE = 60.0
 LINE = "POST /conversationd"
-FAILS = {"command": ["sh", "-c", "exit 3"]}
+FAILS: JsonObject = {"command": ["sh", "-c", "exit 3"], "port": 8000}
+"""Without a port it might run long enough to be taken for ready."""
 
 
 @pytest.fixture

@@ -45,7 +45,8 @@ class Containers:
     Changes go by the engine's id of a container that was seen to carry our labels, never by a name: a name may belong
     to something foreign, or change hands. `_ids` remembers what was seen, by the name that it should have; one that
     somebody has renamed is found by its id, and gets its name back. `_certain` are the names of those that we asked for
-    ourselves and of which no start was left unanswered: any other one that does not run may be about to start.
+    ourselves and of which no start was left unanswered: any other one that does not run may be about to start. `_made`
+    are those of them that were made, `_asking` has a name for each create that is under way.
     """
 
     names: Names
@@ -54,6 +55,8 @@ class Containers:
     _host: EngineHost | None = None
     _ids: dict[str, str] = attrs.field(factory=dict)
     _certain: set[str] = attrs.field(factory=set)
+    _made: set[str] = attrs.field(factory=set)
+    _asking: list[str] = attrs.field(factory=list)
 
     def know(self, name: str, container: str) -> None:
         """Take somebody's word for the id of a container of ours."""
@@ -120,6 +123,7 @@ class Containers:
         self._change(client, name, lambda container: _remove(client, container))
         self._ids.pop(name, None)
         self._certain.discard(name)
+        self._made.discard(name)
 
     def remove_workspace(self, client: EngineClient, conversation: ConversationId) -> None:
         """Remove the conversation's volume; one that is gone, or was never ours, is none of ours."""
@@ -190,9 +194,15 @@ class Containers:
         """The new container's id; None if the name is taken."""
         is_news = name not in self._certain
         self._certain.add(name)
-        made = _create(client, name, body)
-        if made is None and is_news:
-            self._certain.discard(name)
+        self._asking.append(name)
+        try:
+            made = _create(client, name, body)
+            if made is not None:
+                self._made.add(name)
+            elif is_news and name not in self._made and self._asking.count(name) == 1:
+                self._certain.discard(name)  # nobody in this life has made it, or is about to
+        finally:
+            self._asking.remove(name)
         return made
 
     def _start(self, client: EngineClient, name: str, container: str) -> None:
@@ -201,6 +211,7 @@ class Containers:
         except APIError:
             raise
         except ENGINE_ERRORS:
+            self._made.discard(name)
             self._certain.discard(name)
             raise
 
