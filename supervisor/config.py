@@ -420,6 +420,15 @@ def _sandbox_hook(converter: Converter) -> Callable[[object, object], SandboxCon
 
 def _config_converter() -> Converter:
     converter = spec_converter()
+    _register_servers(converter)
+    _register_sandboxes(converter)
+    _register_conversations(converter)
+    register_table(converter, Config)
+    return converter
+
+
+def _register_servers(converter: Converter) -> None:
+    """The daemon itself, and where it listens."""
     register_table(converter, DaemonConfig, state_dir=_directory)
     register_table(
         converter,
@@ -437,6 +446,10 @@ def _config_converter() -> Converter:
         allowed_hosts=listed(_host),
         cors_origins=listed(_origin),
     )
+
+
+def _register_sandboxes(converter: Converter) -> None:
+    """The providers, and what sandboxes are made from."""
     register_table(converter, LaneSizes, **_all_keys(LaneSizes, integer(1, 64)))
     register_table(converter, DockerConfig, host=_engine)
     register_table(converter, ProcessConfig, command=_process_command, workspaces=_optional_path)
@@ -444,6 +457,10 @@ def _config_converter() -> Converter:
     register_table(converter, Allowance, memory=memory_limit, cpus=cpu_limit, pids_limit=pids_limit)
     register_table(converter, _SandboxTable, **SPEC_READERS)
     converter.register_structure_hook(SandboxConfig, _sandbox_hook(converter))
+
+
+def _register_conversations(converter: Converter) -> None:
+    """Agents, deadlines, restarts, and what is kept and told of conversations."""
     register_table(converter, AgentConfig, driver=name, request_file=_optional_path)
     register_table(converter, Timeouts, **{**_all_keys(Timeouts, duration()), "grace": duration("0s")})
     register_table(
@@ -470,8 +487,6 @@ def _config_converter() -> Converter:
     )
     register_table(converter, JournalConfig, retention=duration("0s"))
     register_table(converter, LogConfig)
-    register_table(converter, Config)
-    return converter
 
 
 def _all_keys(table: type[attrs.AttrsInstance], read: Reader[object]) -> dict[str, Reader[object]]:
