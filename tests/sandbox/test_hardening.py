@@ -61,6 +61,7 @@ def test_create_body_carries_the_plan() -> None:
         "io.conversationd.owner": "0123456789abcdef",
         "io.conversationd.conversation": "c1",
         "io.conversationd.incarnation": "2",
+        "io.conversationd.invocation": NAMES.invocation,
     }
     workspace = {"Type": "volume", "Source": "conversationd-01234567-c1", "Target": "/workspace"}
     assert made["HostConfig"]["Mounts"] == [workspace]

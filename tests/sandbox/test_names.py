@@ -41,3 +41,11 @@ def test_workspaces_are_told_apart() -> None:
     assert NAMES.owns_workspace(C1, NAMES.workspace_labels(C1))
     assert not NAMES.owns_workspace(C1, NAMES.workspace_labels(ConversationId("c2")))
     assert not NAMES.owns_workspace(C1, None)
+
+
+def test_what_another_invocation_made_is_told_apart() -> None:
+    """The same daemon, started again, has another one; a container of a version that did not write it has none."""
+    labels = NAMES.container_labels(C1, 3)
+    assert NAMES.made_now(labels)
+    assert not Names(NAMES.owner).made_now(labels)
+    assert not NAMES.made_now(NAMES.workspace_labels(C1))

@@ -40,13 +40,13 @@ INSPECT = f"GET /containers/{NAME}/json"
 INSPECT_BY_ID = "GET /containers/f00/json"
 
 
-def container(status: str, name: str = NAME, gateway: str = "127.0.0.1") -> Answer:
+def container(status: str, name: str = NAME, gateway: str = "127.0.0.1", names: Names = NAMES) -> Answer:
     """What the engine says of our container f00."""
     return Answer(
         body={
             "Id": "f00",
             "Name": f"/{name}",
-            "Config": {"Image": "tiny", "Labels": NAMES.container_labels(C1, 1)},
+            "Config": {"Image": "tiny", "Labels": names.container_labels(C1, 1)},
             "State": {"Status": status, "ExitCode": 0, "OOMKilled": False, "Error": ""},
             "NetworkSettings": {
                 "Ports": {"80/tcp": None, "8000/tcp": [{"HostIp": "127.0.0.1", "HostPort": "49153"}]},
@@ -82,6 +82,7 @@ async def provider(engine: FakeEngine) -> AsyncIterator[DockerProvider]:
     """A provider on it that does not wait between its attempts."""
     async with DockerProvider(engine.base_url, OWNER, Lanes()) as provider:
         provider._containers.pauses = (0.0, 0.0)
+        provider._containers.names = NAMES  # what the engine shows was made by this invocation
         yield provider
 
 
@@ -115,7 +116,8 @@ async def test_container_that_may_be_about_to_start_is_replaced(
 ) -> None:
     """Our predecessor may have asked for that as it died: a start that comes late must find nothing."""
     creates = iter([refusal(409, "the name is taken"), Answer(201, {"Id": "f00"})])
-    engine.tell({CREATE: lambda: next(creates), INSPECT: container(status), "DELETE /containers/f00": OK})
+    left = container(status, names=Names(OWNER))
+    engine.tell({CREATE: lambda: next(creates), INSPECT: left, "DELETE /containers/f00": OK})
     assert (await provider.launch(PLAN)).state is SandboxState.RUNNING
     assert engine.asked[-6:] == [
         CREATE,
@@ -125,6 +127,18 @@ async def test_container_that_may_be_about_to_start_is_replaced(
         "POST /containers/f00/start",
         INSPECT_BY_ID,
     ]
+
+
+async def test_create_that_was_not_heard_of_vouches_for_nothing(engine: FakeEngine, provider: DockerProvider) -> None:
+    """What has the name then may be our predecessor's, about to start."""
+    engine.tell({CREATE: Answer(cut=True)})
+    with pytest.raises(EngineUnavailable):
+        await provider.launch(PLAN)
+    creates = iter([refusal(409, "the name is taken"), Answer(201, {"Id": "f00"})])
+    left = container("created", names=Names(OWNER))
+    engine.tell({CREATE: lambda: next(creates), INSPECT: left, "DELETE /containers/f00": OK})
+    await provider.launch(PLAN)
+    assert engine.asked[-4:] == ["DELETE /containers/f00", CREATE, "POST /containers/f00/start", INSPECT_BY_ID]
 
 
 async def test_container_whose_start_was_not_answered_is_replaced(engine: FakeEngine, provider: DockerProvider) -> None:

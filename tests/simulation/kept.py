@@ -85,6 +85,15 @@ KEPT: Final[Mapping[str, Sequence[Step]]] = {
         Step(0.0, Kind.EVENTS_LOST, "", 50.0),
         *(Step(2.0, Kind.FORCE_STOP, "c1") for _ in range(16)),
     ),
+    "a create that fails unheard vouches for nothing that a dead daemon left": (
+        Step(0.0, Kind.CALL_FAULT, f"start {Fault.LATE.name}", 1.0),
+        Step(0.1, Kind.START, "c1"),
+        Step(1.0, Kind.CALL_FAULT, f"create {Fault.NOT_SENT.name}", 1.0),
+        Step(1.0, Kind.KILL),
+        Step(10.0, Kind.STOP, "c1"),
+        Step(0.0, Kind.EVENTS_LOST, "", 50.0),
+        *(Step(2.0, Kind.FORCE_STOP, "c1") for _ in range(16)),
+    ),
     "a boot that runs out of memory is tried once more": (
         Step(0.0, Kind.BOOT_FATE, Fate.OUT_OF_MEMORY.name, 2.0),
         Step(0.1, Kind.START, "c1"),

@@ -44,9 +44,8 @@ class Containers:
 
     Changes go by the engine's id of a container that was seen to carry our labels, never by a name: a name may belong
     to something foreign, or change hands. `_ids` remembers what was seen, by the name that it should have; one that
-    somebody has renamed is found by its id, and gets its name back. `_certain` are the names of those that we asked for
-    ourselves and of which no start was left unanswered: any other one that does not run may be about to start. `_made`
-    are those of them that were made, `_asking` has a name for each create that is under way.
+    somebody has renamed is found by its id, and gets its name back. `_unanswered` are the names of those that we asked
+    to start without being told how that went.
     """
 
     names: Names
@@ -54,9 +53,7 @@ class Containers:
     pauses: Sequence[float] = _PAUSES
     _host: EngineHost | None = None
     _ids: dict[str, str] = attrs.field(factory=dict)
-    _certain: set[str] = attrs.field(factory=set)
-    _made: set[str] = attrs.field(factory=set)
-    _asking: list[str] = attrs.field(factory=list)
+    _unanswered: set[str] = attrs.field(factory=set)
 
     def know(self, name: str, container: str) -> None:
         """Take somebody's word for the id of a container of ours."""
@@ -77,9 +74,10 @@ class Containers:
         name = self.names.container(plan.conversation, plan.incarnation)
         self._claim_workspace(client, plan.conversation)
         for pause in self.pauses:
-            made = self._make(client, name, body)
+            made = _create(client, name, body)
             if made is not None:
                 self._ids[name] = made
+                self._unanswered.discard(name)
                 return self._start_or_remove(client, plan, made)
             adopted = self._adopt(client, plan)
             if adopted is not None:
@@ -122,8 +120,7 @@ class Containers:
         """Remove it with its anonymous volumes, which the engine would keep for ever; the workspace has a name."""
         self._change(client, name, lambda container: _remove(client, container))
         self._ids.pop(name, None)
-        self._certain.discard(name)
-        self._made.discard(name)
+        self._unanswered.discard(name)
 
     def remove_workspace(self, client: EngineClient, conversation: ConversationId) -> None:
         """Remove the conversation's volume; one that is gone, or was never ours, is none of ours."""
@@ -190,29 +187,13 @@ class Containers:
         if not self.names.owns_workspace(conversation, volume["Labels"]):
             raise Conflict(f"a volume {name} exists that is not ours: remove or rename it")
 
-    def _make(self, client: EngineClient, name: str, body: JsonObject) -> str | None:
-        """The new container's id; None if the name is taken."""
-        is_news = name not in self._certain
-        self._certain.add(name)
-        self._asking.append(name)
-        try:
-            made = _create(client, name, body)
-            if made is not None:
-                self._made.add(name)
-            elif is_news and name not in self._made and self._asking.count(name) == 1:
-                self._certain.discard(name)  # nobody in this life has made it, or is about to
-        finally:
-            self._asking.remove(name)
-        return made
-
     def _start(self, client: EngineClient, name: str, container: str) -> None:
         try:
             client.start(container)
         except APIError:
             raise
         except ENGINE_ERRORS:
-            self._made.discard(name)
-            self._certain.discard(name)
+            self._unanswered.add(name)
             raise
 
     def _start_or_remove(self, client: EngineClient, plan: SandboxPlan, container: str) -> SandboxView:
@@ -240,19 +221,20 @@ class Containers:
             raise Conflict(f"a container {name} exists that is not ours: remove or rename it")
         self._ids[name] = container["Id"]
         view = self._view(name, container)
-        if container["State"]["Status"] in _GOING_AWAY or self._may_start_late(view):
+        if container["State"]["Status"] in _GOING_AWAY or self._may_start_late(view, container):
             self.remove(client, name)
             return None
         return self._wake(client, plan, view)
 
-    def _may_start_late(self, view: SandboxView) -> bool:
+    def _may_start_late(self, view: SandboxView, container: EngineJson) -> bool:
         """Whether our predecessor, or we, may have asked for its start and not been answered.
 
         If it was asked for another one, the first could come after the end of what that has started. Of a container
         that is gone there is nothing to start.
         """
         runs = view.state in (SandboxState.RUNNING, SandboxState.PAUSED)
-        return not runs and view.name not in self._certain
+        sure = self.names.made_now(container["Config"]["Labels"]) and view.name not in self._unanswered
+        return not runs and not sure
 
     def _wake(self, client: EngineClient, plan: SandboxPlan, view: SandboxView) -> SandboxView | None:
         if view.state is SandboxState.RUNNING:

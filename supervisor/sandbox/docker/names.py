@@ -1,6 +1,8 @@
 """What our containers and volumes are called, and how we know that one is ours."""
 
+import secrets
 from collections.abc import Mapping
+from functools import partial
 from typing import Final
 
 import attrs
@@ -11,13 +13,20 @@ from supervisor.sandbox.names import Ownership, sandbox_name, workspace_name
 OWNER_LABEL: Final = "io.conversationd.owner"
 CONVERSATION_LABEL: Final = "io.conversationd.conversation"
 INCARNATION_LABEL: Final = "io.conversationd.incarnation"
+INVOCATION_LABEL: Final = "io.conversationd.invocation"
+_INVOCATION_BYTES: Final = 8
 
 
 @attrs.frozen
 class Names:
-    """The names that one daemon gives. `owner` is the id of its state directory."""
+    """The names that one daemon gives. `owner` is the id of its state directory.
+
+    `invocation` is another one at each start of the daemon, as systemd's invocation ID is (systemd.exec(5)): by it we
+    know what we have made ourselves from what a predecessor made, who may have died with requests under way.
+    """
 
     owner: str
+    invocation: str = attrs.field(factory=partial(secrets.token_hex, _INVOCATION_BYTES))
 
     def container(self, conversation: ConversationId, incarnation: int) -> str:
         """The name of one incarnation's container."""
@@ -28,8 +37,16 @@ class Names:
         return workspace_name(self.owner, conversation)
 
     def container_labels(self, conversation: ConversationId, incarnation: int) -> dict[str, str]:
-        """The labels by which a container is ours."""
-        return {**self.workspace_labels(conversation), INCARNATION_LABEL: str(incarnation)}
+        """The labels by which a container is ours, and of this invocation."""
+        return {
+            **self.workspace_labels(conversation),
+            INCARNATION_LABEL: str(incarnation),
+            INVOCATION_LABEL: self.invocation,
+        }
+
+    def made_now(self, labels: Mapping[str, str]) -> bool:
+        """Whether this invocation made the container of ours that has these labels."""
+        return labels.get(INVOCATION_LABEL) == self.invocation
 
     def workspace_labels(self, conversation: ConversationId) -> dict[str, str]:
         """The labels by which a volume is ours."""
