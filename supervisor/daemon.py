@@ -35,7 +35,8 @@ from supervisor.alerts import (
     run_alerts,
 )
 from supervisor.alerts.rules import DiskSpace
-from supervisor.config import Config, ConfigError, OnShutdown
+from supervisor.config import Config, OnShutdown
+from supervisor.config_file import ConfigError
 from supervisor.control.address import ControlAddress, TcpAddress
 from supervisor.control.listener import ControlOptions, ControlServer
 from supervisor.control.messages import InvalidParams

@@ -11,15 +11,8 @@ from hypothesis import strategies as st
 
 from supervisor.actors.settings import ActorSettings
 from supervisor.alerts import AlertSettings, WebhookSettings
-from supervisor.config import (
-    ENVIRONMENT_VARIABLE,
-    Config,
-    ConfigError,
-    OnShutdown,
-    SandboxConfig,
-    load_config,
-    parse_config,
-)
+from supervisor.config import Config, OnShutdown, SandboxConfig
+from supervisor.config_file import ENVIRONMENT_VARIABLE, ConfigError, load_config, parse_config
 from supervisor.control.address import TcpAddress, UnixAddress
 from supervisor.conversation.alerts import AlertKind
 from supervisor.conversation.restart import RestartMode

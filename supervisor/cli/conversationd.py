@@ -10,7 +10,8 @@ import structlog
 import trio
 
 from supervisor import __version__
-from supervisor.config import Config, ConfigError, load_config
+from supervisor.config import Config
+from supervisor.config_file import ConfigError, load_config
 from supervisor.control.sockets import CannotListen
 from supervisor.daemon import serve as serve_daemon
 from supervisor.http.agent_request import load_agent_request

@@ -12,7 +12,7 @@ import docker
 import pytest
 import trio
 
-from supervisor.config import parse_config
+from supervisor.config_file import parse_config
 from supervisor.control.client import ControlClient
 from tests.daemon.conftest import config_for
 from tests.daemon_fixtures import MakeDaemon
