@@ -5,16 +5,18 @@ the boot there and then; a sandbox that died, or did not get ready, is tried aga
 engine that does not answer is waited for. The deadline of the whole is the caller's cancel scope.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final, NoReturn
 
 import attrs
 import trio
 
-from supervisor.actors.context import ActorContext, disk_key, sandbox_key
+from supervisor.actors.context import ActorContext
 from supervisor.actors.findings import HOPELESS_EXIT_CODES, Died, describe_death, failure_of
 from supervisor.actors.keeper import RecordKeeper
+from supervisor.actors.monitor import SandboxDied, SandboxMonitor, SandboxMoved
+from supervisor.actors.restarts import log_tail, scheduled, told
 from supervisor.conversation.errors import (
     AgentRefused,
     AgentUnavailable,
@@ -23,7 +25,7 @@ from supervisor.conversation.errors import (
     ImageUnavailable,
     SandboxFailed,
 )
-from supervisor.conversation.events import HealthChanged, PhaseChanged, Progress, RestartScheduled
+from supervisor.conversation.events import HealthChanged, PhaseChanged, Progress
 from supervisor.conversation.record import (
     ConversationRecord,
     ExecutionStatus,
@@ -33,12 +35,9 @@ from supervisor.conversation.record import (
     Phase,
     SandboxRef,
 )
-from supervisor.conversation.restart import Cause, GiveUp, Restart, RestartPolicy, decide_restart
-from supervisor.conversation.secrets import redact, secrets_in
+from supervisor.conversation.restart import Cause, GiveUp, decide_restart
 from supervisor.sandbox.port import PullProgress, SandboxState, SandboxView
 
-LOG_TAIL: Final = 20
-_LOOK_AFTER: Final = 0.02
 _ENGINE_RETRY_FIRST: Final = 0.1
 _ENGINE_RETRY_MOST: Final = 5.0
 _AGENT_RETRY: Final = 0.25
@@ -50,22 +49,6 @@ class BootFailed(Exception):
 
     failure: FailureCode
     error: ConversationdError
-
-
-class SandboxDied(Exception):
-    """This attempt's sandbox ended, or did not get ready in time."""
-
-    def __init__(self, died: Died) -> None:
-        super().__init__(died.message)
-        self.died = died
-
-
-class SandboxMoved(Exception):
-    """The sandbox is reached in another way from now on: its engine has brought it up, or brought it up again."""
-
-    def __init__(self, view: SandboxView) -> None:
-        super().__init__(f"{view.name} is at {view.url}")
-        self.view = view
 
 
 @attrs.frozen
@@ -80,8 +63,9 @@ class Boot:
     """One boot of one conversation.
 
     `patience`, if it is set, is a scope whose deadline starts over whenever an image pull advances: a pull may take as
-    long as bytes come. With `waits_for_engine` it does so, too, while the engine does not answer. `last_trouble` is
-    what the engine, or the agent server, last said when it could not do what it was asked.
+    long as bytes come. With `waits_for_engine` it does so, too, while the engine does not answer. `monitor` watches
+    over the sandbox that is booted. `last_trouble` is what the engine, or the agent server, last said when it could not
+    do what it was asked.
     """
 
     def __init__(self, keeper: RecordKeeper, context: ActorContext) -> None:
@@ -89,15 +73,11 @@ class Boot:
         self._context = context
         self._provider = context.provider(keeper.record)
         self._driver = context.driver(keeper.record)
-        self._poked = trio.Event()
+        self.monitor = SandboxMonitor(self._provider)
         self._engine_backoff = _ENGINE_RETRY_FIRST
         self.patience: trio.CancelScope | None = None
         self.waits_for_engine = False
         self.last_trouble = ""
-
-    def poke(self) -> None:
-        """Look at the sandbox: something may have happened to it."""
-        self._poked.set()
 
     async def run(self) -> Booted:
         """Try until it runs.
@@ -246,57 +226,9 @@ class Boot:
         timeouts = self._context.settings().timeouts
         limit = timeouts.boot if phase is Phase.BOOT else timeouts.agent
         with trio.move_on_after(limit) as scope:
-            await self.while_alive(view, work)
+            await self.monitor.while_alive(view, work)
         if scope.cancelled_caught:
             raise SandboxDied(Died(Cause.UNHEALTHY, f"the sandbox did not get through phase {phase} in {limit:g} s"))
-
-    async def while_alive(self, view: SandboxView, *works: Callable[[], Awaitable[None]]) -> None:
-        """Do some work that needs a sandbox, all at once; the first failure ends the rest.
-
-        Raises:
-            SandboxDied: the sandbox ended meanwhile.
-            SandboxMoved: it is not reached as `view` says any more.
-        """
-        failure: SandboxDied | SandboxMoved | ConversationdError | None = None
-        under_way = len(works)
-
-        async def watch(scope: trio.CancelScope) -> None:
-            nonlocal failure
-            failure = await self._await_news(view)
-            scope.cancel()
-
-        async def do(work: Callable[[], Awaitable[None]], scope: trio.CancelScope) -> None:
-            nonlocal failure, under_way
-            await trio.lowlevel.checkpoint()
-            try:
-                await work()
-            except ConversationdError as error:
-                failure = error
-            under_way -= 1
-            if failure is not None or not under_way:
-                scope.cancel()
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(watch, nursery.cancel_scope)
-            for work in works:
-                nursery.start_soon(do, work, nursery.cancel_scope)
-        if failure is not None:
-            raise failure
-
-    async def _await_news(self, seen: SandboxView) -> SandboxDied | SandboxMoved:
-        while True:
-            await self._poked.wait()
-            # Most hints are of what we did ourselves: work that is done by then is spared a look.
-            await trio.sleep(_LOOK_AFTER)
-            self._poked = trio.Event()
-            try:
-                view = await self._provider.inspect(seen.name)
-            except EngineUnavailable:
-                continue  # unknown is not dead; the next hint comes when the engine is back
-            if view is None or view.state in (SandboxState.EXITED, SandboxState.CREATED):
-                return SandboxDied(describe_death(view))
-            if _way_to(view) != _way_to(seen):
-                return SandboxMoved(view)
 
     def _check_alive(self, view: SandboxView) -> None:
         if view.state is not SandboxState.RUNNING:
@@ -361,10 +293,6 @@ class Boot:
         await self._keeper.note(Progress(Phase.IMAGE, progress.current, progress.total))
 
 
-def _way_to(view: SandboxView) -> tuple[str | None, str | None, bool]:
-    return view.url, view.session_key, view.is_pending
-
-
 def was_at_work(record: ConversationRecord) -> bool:
     """Whether the agent has to go on by itself once its server is there again.
 
@@ -373,49 +301,6 @@ def was_at_work(record: ConversationRecord) -> bool:
     if record.run_on_resume or record.execution_status is ExecutionStatus.RUNNING:
         return True
     return record.restarts > 0 and record.execution_status is ExecutionStatus.IDLE
-
-
-def scheduled(record: ConversationRecord, restart: Restart) -> ConversationRecord:
-    """The record with a restart that is going to be made."""
-    return attrs.evolve(
-        record,
-        phase=None,
-        intent=None,
-        observed=Observed.COLD,
-        restarts=record.restarts + 1,
-        next_restart_at=restart.at,
-        restart_history=restart.history,
-    )
-
-
-def told(record: ConversationRecord, died: Died, restart: Restart, policy: RestartPolicy) -> RestartScheduled:
-    """The event that goes with `scheduled`."""
-    return RestartScheduled(
-        cause=died.cause,
-        message=died.message,
-        at=restart.at,
-        delay=round(restart.backoff, 3),
-        restarts=record.restarts + 1,
-        exit_code=died.exit_code,
-        oom_killed=died.oom_killed,
-        incarnation=record.incarnation,
-        spent=len(restart.history),
-        allowed=policy.max_restarts,
-        window=policy.window,
-    )
-
-
-async def log_tail(logs: Callable[[str, int], Awaitable[Sequence[str]]], record: ConversationRecord) -> tuple[str, ...]:
-    """The last lines of a sandbox that failed, without the secrets that it was given; none if they cannot be had."""
-    await trio.lowlevel.checkpoint()
-    assert record.sandbox is not None  # noqa: S101 - what failed had a name
-    try:
-        lines = await logs(record.sandbox.name, LOG_TAIL)
-    except EngineUnavailable:
-        return ()
-    keys = (sandbox_key(record), disk_key(record))
-    secrets = (*keys, *secrets_in(dict(record.spec.env)), *secrets_in(record.request))
-    return tuple(redact(line, secrets) for line in lines)
 
 
 def _reference(record: ConversationRecord, view: SandboxView) -> SandboxRef:

@@ -11,9 +11,10 @@ from typing import Final
 import attrs
 import trio
 
-from supervisor.actors.boot import Boot, BootFailed, SandboxDied, SandboxMoved
+from supervisor.actors.boot import Boot, BootFailed
 from supervisor.actors.context import ActorContext
 from supervisor.actors.keeper import RecordKeeper
+from supervisor.actors.monitor import SandboxDied, SandboxMoved
 from supervisor.conversation.errors import CommandTimeout, ConversationdError, EngineUnavailable, SandboxFailed
 from supervisor.conversation.events import Deleted, Event, StatusChanged
 from supervisor.conversation.lifecycle import Status
@@ -291,7 +292,7 @@ async def _thaw_until_ready(
         await trio.lowlevel.checkpoint()
         try:
             # Asked while it is frozen still: then its answer is all that is waited for.
-            await boot.while_alive(view, partial(provider.unpause, view.name), partial(boot.await_ready, view))
+            await boot.monitor.while_alive(view, partial(provider.unpause, view.name), partial(boot.await_ready, view))
         except SandboxMoved as moved:
             view = moved.view  # its engine had lost its memory, and boots it again
         else:

@@ -63,7 +63,7 @@ class Occupation:
     def poke(self) -> None:
         """Something may have happened to the sandbox that is being brought up."""
         if self._boot is not None:
-            self._boot.poke()
+            self._boot.monitor.poke()
 
     def cancel(self) -> None:
         """Ask the activity to end, without waiting for it."""

@@ -8,7 +8,6 @@ import attrs
 import trio
 
 from supervisor.actors import effects
-from supervisor.actors.boot import log_tail, scheduled, told
 from supervisor.actors.booting import BootOrder
 from supervisor.actors.context import ActorContext
 from supervisor.actors.findings import (
@@ -23,6 +22,7 @@ from supervisor.actors.findings import (
 )
 from supervisor.actors.keeper import RecordKeeper
 from supervisor.actors.occupation import Occupation
+from supervisor.actors.restarts import log_tail, scheduled, told
 from supervisor.conversation.errors import ConversationdError, EngineUnavailable, SandboxFailed
 from supervisor.conversation.events import HealthChanged, StatusChanged
 from supervisor.conversation.lifecycle import Status
