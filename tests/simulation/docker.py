@@ -316,6 +316,7 @@ class Engine:
         if container.status == "paused":
             raise conflict("cannot start a paused container, try unpause instead")
         if container.status != "running":
+            self.starts.append((trio.current_time(), container.conversation))
             self.run(container)
 
     async def pause(self, name: str) -> None:
@@ -434,7 +435,6 @@ class Engine:
         """A container's processes begin."""
         container.status, container.exit_code, container.oom_killed = "running", 0, False
         container.started += 1
-        self.starts.append((trio.current_time(), container.conversation))
         self.tell("start", container)
         self.on_start(container)
 

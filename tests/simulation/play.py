@@ -22,7 +22,7 @@ from supervisor.conversation.record import ExecutionStatus
 from tests.simulation.agent import Fate, Manner
 from tests.simulation.checks import Ending, watch, wrong_at_the_end
 from tests.simulation.clients import COMMANDS, Clients
-from tests.simulation.docker import Container, Fault
+from tests.simulation.docker import Container, Fault, Mood
 from tests.simulation.host import Host, simulated_time
 from tests.simulation.script import Kind, Step, make_script
 
@@ -173,8 +173,10 @@ def _vanish(host: Host, container: Container) -> None:
 
 
 def _restart(host: Host, container: Container) -> None:
-    host.engine.end(container, 143)
-    host.engine.run(container)
+    """By its engine: one that is away restarts nothing."""
+    if host.engine.mood is Mood.UP:
+        host.engine.end(container, 143)
+        host.engine.run(container)
 
 
 def _rename(host: Host, container: Container) -> None:
