@@ -64,11 +64,12 @@ class Mind:
 
 @attrs.define(eq=False)
 class Server:
-    """One run of the agent server in a container."""
+    """One run of the agent server in a container; what an earlier one has begun there it finds in the workspace."""
 
     container: Container
     ready_at: float
     seen_ready: bool = False
+    has_begun: bool = False
 
 
 class Agents:
@@ -101,7 +102,8 @@ class Agents:
         fate = self.fates.popleft() if self.fates else Fate.READY
         takes = self.boot_time * self._random.uniform(0.5, 1.5)
         ready_at = trio.current_time() + takes if fate is Fate.READY else float("inf")
-        self.servers[container.id] = Server(container, ready_at)
+        before = self.servers.get(container.id)
+        self.servers[container.id] = Server(container, ready_at, has_begun=before is not None and before.has_begun)
         if fate in _ENDS:
             self._nursery.start_soon(self._die, container, container.started, takes, fate)
 
@@ -141,7 +143,8 @@ class SimulatedDriver:
 
     async def begin(self, session: AgentSession, request: JsonObject, *, go_on: bool) -> ExecutionStatus | None:
         """As the port says."""
-        await self._reach(session, "begin")
+        server = await self._reach(session, "begin")
+        server.has_begun = True
         mind = self.agents.minds.setdefault(session.conversation, Mind())
         if go_on and mind.status is ExecutionStatus.PAUSED:
             mind.become(ExecutionStatus.RUNNING)

@@ -10,9 +10,10 @@ import attrs
 from supervisor.conversation.alerts import StandingAlert
 from supervisor.conversation.errors import InternalError, ShuttingDown
 from supervisor.conversation.events import RecordedEvent, StatusChanged
+from supervisor.conversation.ids import ConversationId
 from supervisor.conversation.json import JsonObject
 from supervisor.conversation.lifecycle import Status, is_legal
-from supervisor.conversation.record import ConversationRecord, ExecutionStatus, Intent
+from supervisor.conversation.record import ConversationRecord, ExecutionStatus, FailureCode, Intent, Observed
 from supervisor.conversation.restart import Cause
 from supervisor.journal.changes import Change, Create, JournalError, Update
 from tests.simulation.clients import Asked, Clients
@@ -20,7 +21,7 @@ from tests.simulation.docker import Container, Engine
 from tests.simulation.host import SETTINGS, Host
 from tests.simulation.script import CONVERSATIONS, Kind
 
-_DEATHS: Final = (Cause.EXITED, Cause.OOM_KILLED, Cause.REMOVED)
+_DEATHS: Final = (Cause.EXITED, Cause.OOM_KILLED, Cause.REMOVED, Cause.UNHEALTHY)
 _ENDED: Final = (Status.STOPPED, Status.ARCHIVED)
 _TOLERANCE: Final = 0.001
 _HOPELESS: Final = (126, 127)
@@ -29,6 +30,15 @@ _HOPELESS: Final = (126, 127)
 def watch(host: Host, clients: Clients) -> None:
     """Check each change as it becomes durable, while the truth can still be seen."""
     host.on_change = lambda change: clients.wrong.extend(_wrong_with(change, host))
+    forget = host.engine.on_volume_removed
+
+    def removed(conversation: ConversationId) -> None:
+        record = host.records.get(conversation)
+        if record is not None and record.intent is not Intent.DELETE:
+            clients.wrong.append(f"the workspace of {conversation} was removed, and it is {record.status}")
+        forget(conversation)
+
+    host.engine.on_volume_removed = removed
 
 
 def _wrong_with(change: Change, host: Host) -> Iterator[str]:
@@ -43,6 +53,8 @@ def _wrong_with(change: Change, host: Host) -> Iterator[str]:
             server = host.agents.servers.get(container.id) if container is not None else None
             if container is not None and (server is None or not server.seen_ready):
                 yield f"{record.id} became RUNNING and its agent server was never seen ready"
+            elif server is not None and not server.has_begun:
+                yield f"{record.id} became RUNNING and its agent server has not begun its conversation"
         if event.before is Status.RUNNING and event.reason in _DEATHS and container is not None and container.is_alive:
             yield f"{record.id} was declared dead ({event.reason}) and lives"
         if event.to is Status.PAUSED and container is not None and container.status == "running":
@@ -76,6 +88,7 @@ def wrong_at_the_end(ending: Ending) -> list[str]:
         _check_one_container_each,
         _check_containers_fit_records,
         _check_records_fit_containers,
+        _check_workspaces,
         _check_sequence,
         _check_transitions,
         _check_subscriber,
@@ -119,11 +132,36 @@ def _check_records_fit_containers(ending: Ending) -> Iterator[str]:
             yield f"{record.id} is PAUSED and its container runs"
         if record.status in _ENDED and does in ("running", "paused"):
             yield f"{record.id} is {record.status} and its container is {does}"
+        if record.status is Status.ERROR and does == "running" and not _is_kept(record):
+            yield f"{record.id} is ERROR ({record.error}) and its container is {does}"
+        if record.status in (Status.RUNNING, Status.PAUSED) and record.observed is not _sight_of(container):
+            yield f"{record.id} is {record.status}, its container {does}, and it is observed {record.observed}"
         if record.status is Status.STARTING:
             yield f"{record.id} is still STARTING"
         cold_resume = record.status is Status.PAUSED and record.intent is Intent.CREATE
         if record.intent is not None and not cold_resume:
             yield f"{record.id} is {record.status} and still intends to {record.intent}"
+
+
+def _is_kept(record: ConversationRecord) -> bool:
+    return record.error is not None and record.error.code is FailureCode.RESUME_TIMEOUT
+
+
+def _sight_of(container: Container | None) -> Observed:
+    return Observed.LIVE if container is not None and container.is_alive else Observed.COLD
+
+
+def _check_workspaces(ending: Ending) -> Iterator[str]:
+    """Who has run once has its workspace until it is deleted."""
+    have_run: set[str] = set()
+    for event in ending.events:
+        if event.kind == "status" and _data(event)["to"] == Status.RUNNING:
+            have_run.add(event.conversation or "")
+        elif event.kind == "deleted":
+            have_run.discard(event.conversation or "")
+    have_one = {volume["io.conversationd.conversation"] for volume in ending.host.engine.volumes.values()}
+    if have_run - have_one:
+        yield f"these have lost their workspaces: {have_run - have_one}"
 
 
 def _check_sequence(ending: Ending) -> Iterator[str]:

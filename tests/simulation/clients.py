@@ -1,6 +1,6 @@
 """Clients of the simulated daemon: they ask, hang up, lose their connections, and write down what they were told."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import partial
 from typing import Final
 
@@ -12,6 +12,7 @@ from supervisor.control.service import SlowSubscriber, StartRequest
 from supervisor.conversation.errors import ConversationdError
 from supervisor.conversation.events import RecordedEvent
 from supervisor.conversation.ids import ConversationId
+from supervisor.conversation.lifecycle import AnswerAsIs, Command, Status, decide
 from supervisor.conversation.record import ConversationRecord
 from supervisor.journal.changes import JournalError
 from tests.simulation.host import Host, Life
@@ -37,19 +38,31 @@ _DEFAULTS: Final[Mapping[Kind, float]] = {
     Kind.ARCHIVE: 20.0,
     Kind.DELETE: 60.0,
 }
+_PROMISED: Final[Mapping[Kind, tuple[Command, Status]]] = {
+    Kind.START: (Command.START, Status.RUNNING),
+    Kind.PAUSE: (Command.PAUSE, Status.PAUSED),
+    Kind.RESUME: (Command.RESUME, Status.RUNNING),
+    Kind.STOP: (Command.STOP, Status.STOPPED),
+    Kind.FORCE_STOP: (Command.STOP, Status.STOPPED),
+    Kind.RESTART: (Command.RESTART, Status.RUNNING),
+    Kind.FORCE_RESTART: (Command.RESTART, Status.RUNNING),
+    Kind.ARCHIVE: (Command.ARCHIVE, Status.ARCHIVED),
+}
+"""What a command is and brings about, if it does not find its conversation in a status that it leaves as it is."""
+
 _REQUEST: Final = {"initial_message": {"run": True}}
 
 
 @attrs.define(eq=False)
 class Asked:
-    """A command and what became of it."""
+    """A command and what became of it. `lost`: the client, or the daemon, went meanwhile."""
 
     number: int
     step: Step
     at: float
     by: float
     answered: float | None = None
-    lost: bool = True
+    lost: bool = False
     error: Exception | None = None
     told: ConversationRecord | None = None
 
@@ -117,23 +130,34 @@ class Clients:
         self.heard.append(event)
 
     async def _command(self, asked: Asked, life: Life, supervisor: Supervisor) -> None:
-        await trio.lowlevel.checkpoint()
         with trio.CancelScope() as scope:
-            await trio.lowlevel.checkpoint()
             self._calls.append(scope)
             try:
+                await trio.lowlevel.checkpoint()
                 asked.told = await self._carry_out(asked.step, supervisor)
             except (ConversationdError, JournalError) as error:
                 asked.error = error
-            asked.lost = life.dead
+            except trio.Cancelled:
+                asked.lost = True
+                raise
         self._calls.remove(scope)
-        asked.answered = trio.current_time()
-        if asked.told is None or asked.lost:
+        asked.lost = asked.lost or life.dead
+        if asked.lost:
             return
-        if (asked.told.id, asked.told.updated_at) not in self._host.committed_times:
-            self.wrong.append(f"{asked.step} was answered with a record that was never durable")
-        if asked.step.kind is Kind.FORCE_STOP and self._runs(asked.told):
-            self.wrong.append(f"{asked.step} was answered and its container runs")
+        asked.answered = trio.current_time()
+        if asked.told is None:
+            return
+        self.wrong.extend(self._wrong_with(asked, asked.told))
+
+    def _wrong_with(self, asked: Asked, told: ConversationRecord) -> Iterator[str]:
+        if told not in self._host.versions.get((told.id, told.updated_at), ()):
+            yield f"{asked.step} was answered with a record that was never durable"
+        if asked.step.kind in _PROMISED:
+            command, promised = _PROMISED[asked.step.kind]
+            if told.status is not promised and not isinstance(decide(command, told.status), AnswerAsIs):
+                yield f"{asked.step} was answered and {told.id} is {told.status}, not {promised}"
+        if asked.step.kind is Kind.FORCE_STOP and self._runs(told):
+            yield f"{asked.step} was answered and its container runs"
 
     def _runs(self, record: ConversationRecord) -> bool:
         return any(one.is_alive and one.conversation == record.id for one in self._host.engine.containers.values())

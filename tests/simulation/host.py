@@ -20,10 +20,11 @@ from supervisor.actors.supervision import Parts, Supervision, supervise
 from supervisor.alerts import AlertParts, AlertSettings, IncidentBox, run_alerts
 from supervisor.alerts.rules import DiskSpace
 from supervisor.alerts.sinks import NotDelivered, SinkName
+from supervisor.conversation.record import ConversationRecord
 from supervisor.conversation.restart import RestartPolicy
 from supervisor.conversation.spec import Allowance
 from supervisor.incidents import Incident, heard_by
-from supervisor.journal.changes import AlreadyExists, Change, Create, JudgedBefore, Update
+from supervisor.journal.changes import AlreadyExists, Change, Create, Delete, JudgedBefore, Update
 from supervisor.journal.ledger import Delivery
 from supervisor.journal.store import Store, Written
 from supervisor.sandbox.docker import DockerProvider, Lanes, containers, events, limits
@@ -106,7 +107,11 @@ class Disk(Store):
 
 
 class Host:
-    """See the module. `heard` is told of each batch of changes as it becomes durable."""
+    """See the module.
+
+    `on_change` is told of each change as it becomes durable; `records` are what is durable now, `versions` all that
+    ever were.
+    """
 
     def __init__(self, directory: Path, random: Random, nursery: trio.Nursery) -> None:
         self.path = directory / "journal.db"
@@ -120,7 +125,8 @@ class Host:
         self.kills = 0
         self.instance = ""
         self.life: Life | None = None
-        self.committed_times: set[tuple[str, datetime]] = set()
+        self.records: dict[str, ConversationRecord] = {}
+        self.versions: dict[tuple[str, datetime], list[ConversationRecord]] = {}
         self.known_ids: set[str | None] = set()
         self.last_seq = 0
         self.incidents: list[Incident] = []
@@ -135,8 +141,11 @@ class Host:
             if isinstance(result, Written):
                 self.last_seq = max([self.last_seq, *(event.seq for event in result.events)])
                 if isinstance(change, Create | Update):
-                    self.committed_times.add((change.record.id, change.record.updated_at))
+                    self.records[change.record.id] = change.record
+                    self.versions.setdefault((change.record.id, change.record.updated_at), []).append(change.record)
                     self.known_ids.add(change.record.sandbox.id if change.record.sandbox is not None else None)
+                elif isinstance(change, Delete):
+                    del self.records[change.conversation]
                 self.on_change(change)
 
     async def run(self) -> None:
