@@ -25,6 +25,7 @@ from supervisor.actors.mailbox import (
     Look,
     Mailbox,
     Message,
+    Strays,
     Unhealthy,
 )
 from supervisor.actors.occupation import Occupation
@@ -112,6 +113,8 @@ class ConversationActor:
                 self._command = None
             case Look():
                 await self._was_preempted(self._look)
+            case Strays():
+                await self._was_preempted(partial(self._remove_strays, message))
             case BootEnded():
                 await self._was_preempted(self._occupation.attend)
             case Unhealthy():
@@ -270,6 +273,19 @@ class ConversationActor:
             await self._finish_intent()
         elif record.status is not Status.STARTING:
             await self._sight.look()
+
+    async def _remove_strays(self, strays: Strays) -> None:
+        """Remove what our record does not want; while it boots it may want anything, and the next list comes."""
+        provider = self._context.providers[strays.provider]
+        wanted = self._keeper.record.sandbox
+        for name in strays.names if not self._occupation.is_booting else ():
+            if wanted is not None and wanted.name == name:
+                continue
+            self._keeper.log.warning("sandbox.orphan", name=name)
+            try:
+                await provider.remove(name)
+            except ConversationdError as error:
+                self._keeper.log.warning("sandbox.orphan_not_removed", name=name, error=str(error))
 
     async def _finish_intent(self) -> None:
         """Finish what an earlier life of ours, or an engine that went away, has left half done."""

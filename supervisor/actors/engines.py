@@ -4,13 +4,15 @@ Events are hints. The truth is a list of all our sandboxes, taken whenever the e
 minute: what no record wants is removed, and where a record and the list differ the conversation's actor has a look.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 import structlog
 import trio
 
 from supervisor.actors.clock import Clock
+from supervisor.actors.creations import Creations
 from supervisor.actors.handle import ConversationHandle
 from supervisor.actors.registry import Registry
 from supervisor.conversation.errors import ConversationdError
@@ -27,6 +29,7 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 _SWEEP_EVERY: Final = 60.0
 _WATCH_AGAIN_AFTER: Final = 1.0
 _INFO_WITHIN: Final = 10.0
+_REMOVED_WITHIN: Final = 10.0
 
 _WANTED_STATE: Final = {Status.RUNNING: SandboxState.RUNNING, Status.PAUSED: SandboxState.PAUSED}
 _ENDED: Final = (SandboxState.EXITED, SandboxState.CREATED)
@@ -40,6 +43,7 @@ class EngineSight:
         self._journal = journal
         self._clock = clock
         self._registry: Registry | None = None
+        self._creations: Creations | None = None
         self._changed = trio.Event()
         self._reason = ""
         self._told = True
@@ -72,9 +76,9 @@ class EngineSight:
         if handle is not None:
             handle.look()
 
-    async def first_sweep(self, registry: Registry) -> None:
+    async def first_sweep(self, registry: Registry, creations: Creations) -> None:
         """From now on keep this registry's conversations and the engine together, and do so once before returning."""
-        self._registry = registry
+        self._registry, self._creations = registry, creations
         await self._guard(self.sweep)
 
     async def sweep(self) -> None:
@@ -84,13 +88,17 @@ class EngineSight:
             EngineUnavailable: the engine did not answer.
         """
         await trio.lowlevel.checkpoint()
-        if self._registry is None or not self.answers:
+        if self._registry is None or self._creations is None or not self.answers:
             return
         owned = await self.provider.list_owned()
         # The list is older than the records now are, and a name is recorded before its sandbox is made: whatever of the
         # list is not recorded by now is wanted by nobody.
-        for sandbox in owned:
-            await self._check(self._registry.find(sandbox.conversation), sandbox)
+        for conversation, sandboxes in _by_conversation(owned).items():
+            handle = self._registry.find(conversation)
+            if handle is None:
+                await self._remove_orphans(conversation, sandboxes, self._registry, self._creations)
+            else:
+                self._compare(handle, sandboxes)
         self._look_at_doubtful(self._registry, owned)
 
     def _see(self, *, answers: bool, reason: str) -> None:
@@ -142,13 +150,27 @@ class EngineSight:
         with trio.move_on_after(_INFO_WITHIN):
             self.info = await self.provider.engine()
 
-    async def _check(self, handle: ConversationHandle | None, sandbox: OwnedSandbox) -> None:
-        if handle is None or not handle.wants(sandbox.name):
-            _log.warning("sandbox.orphan", name=sandbox.name, conversation=sandbox.conversation)
-            await self._guard(lambda: self.provider.remove(sandbox.name))
-        elif _differs(handle.record.status, sandbox.state):
+    def _compare(self, handle: ConversationHandle, sandboxes: Sequence[OwnedSandbox]) -> None:
+        """What a conversation does not want its actor removes in turn: it may be about to take it over."""
+        strays = frozenset(sandbox.name for sandbox in sandboxes if not handle.wants(sandbox.name))
+        if strays:
+            handle.find_strays(self.provider.name, strays)
+        if any(_differs(handle.record.status, one.state) for one in sandboxes if one.name not in strays):
             handle.look()
-        await trio.lowlevel.checkpoint()
+
+    async def _remove_orphans(
+        self,
+        conversation: ConversationId,
+        sandboxes: Sequence[OwnedSandbox],
+        registry: Registry,
+        creations: Creations,
+    ) -> None:
+        """Nobody makes the conversation anew meanwhile: its first sandbox could have the name of one of these."""
+        async with creations.claiming(conversation):
+            for sandbox in sandboxes if registry.find(conversation) is None else ():
+                _log.warning("sandbox.orphan", name=sandbox.name, conversation=conversation)
+                with trio.move_on_after(_REMOVED_WITHIN):
+                    await self._guard(partial(self.provider.remove, sandbox.name))
 
     def _look_at_doubtful(self, registry: Registry, owned: Sequence[OwnedSandbox]) -> None:
         """Look where something is missing, was begun and not ended, or was last seen not to answer."""
@@ -161,6 +183,13 @@ class EngineSight:
             missing = record.status in _WANTED_STATE and not known
             if missing or record.intent is not None or record.observed is Observed.UNKNOWN:
                 handle.look()
+
+
+def _by_conversation(owned: Sequence[OwnedSandbox]) -> Mapping[ConversationId, Sequence[OwnedSandbox]]:
+    by_conversation: dict[ConversationId, list[OwnedSandbox]] = {}
+    for sandbox in owned:
+        by_conversation.setdefault(sandbox.conversation, []).append(sandbox)
+    return by_conversation
 
 
 def _differs(status: Status, state: SandboxState) -> bool:

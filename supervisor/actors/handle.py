@@ -12,7 +12,7 @@ from supervisor.actors.booting import BootOrder
 from supervisor.actors.context import ActorContext
 from supervisor.actors.effects import fail
 from supervisor.actors.keeper import RecordKeeper
-from supervisor.actors.mailbox import Answer, CommandMessage, Mailbox, Reply
+from supervisor.actors.mailbox import Answer, CommandMessage, Mailbox, Reply, Strays
 from supervisor.conversation.errors import InternalError, ShuttingDown
 from supervisor.conversation.lifecycle import Status
 from supervisor.conversation.record import ConversationRecord, FailureCode
@@ -61,6 +61,10 @@ class ConversationHandle:
         """
         self._mailbox.put(message)
 
+    def send_last(self, message: CommandMessage) -> None:
+        """Put the last command of all into the mailbox, full or not."""
+        self._mailbox.put_last(message)
+
     def force_stop(self) -> Reply[Answer]:
         """End the sandbox now, whatever the actor is doing."""
         reply: Reply[Answer] = Reply()
@@ -72,6 +76,10 @@ class ConversationHandle:
     def look(self) -> None:
         """Something may have happened to the sandbox."""
         self._actor.look()
+
+    def find_strays(self, provider: str, names: frozenset[str]) -> None:
+        """A provider has sandboxes of this conversation that its record does not want: remove them in turn."""
+        self._mailbox.hint(Strays(provider, names))
 
     async def supervise(self) -> None:
         """Run the actor; replace one that raises over the same record, mailbox and sandbox, until one finishes."""

@@ -114,6 +114,14 @@ class AgentRunsOn:
 
 
 @attrs.frozen
+class Strays:
+    """Sandboxes of this conversation that `provider` listed, and that its record did not want then."""
+
+    provider: str
+    names: frozenset[str]
+
+
+@attrs.frozen
 class ExecutionReport:
     """What the agent says that it does."""
 
@@ -121,7 +129,8 @@ class ExecutionReport:
 
 
 Report: TypeAlias = BootEnded | Unhealthy | AgentRunsOn | ExecutionReport
-Message: TypeAlias = CommandMessage | ForcedStop | Look | Report
+Hint: TypeAlias = Look | Strays | Report
+Message: TypeAlias = CommandMessage | ForcedStop | Hint
 
 
 class Mailbox:
@@ -152,10 +161,14 @@ class Mailbox:
         """
         if self._commands >= self._limit:
             raise Busy(f"{self._commands} commands wait for this conversation already: try again when some are done")
+        self.put_last(message)
+
+    def put_last(self, message: CommandMessage) -> None:
+        """Queue a command when no other can come any more: it is not refused, however many wait."""
         self._commands += 1
         self._append(message)
 
-    def hint(self, message: Look | Report) -> None:
+    def hint(self, message: Hint) -> None:
         """Queue what the actor should know; a newer message takes the place of an older one of its kind."""
         for index, queued in enumerate(self._queue):
             if type(queued) is type(message):
@@ -165,7 +178,7 @@ class Mailbox:
 
     def void_reports(self) -> None:
         """Forget what an activity reported that has been ended: it may not be so any more."""
-        self._queue = deque(message for message in self._queue if isinstance(message, CommandMessage | Look))
+        self._queue = deque(message for message in self._queue if isinstance(message, CommandMessage | Look | Strays))
 
     def force_stop(self, reply: Reply[Answer]) -> None:
         """Ask for a forced stop, ahead of everything: what was asked before and would undo it is refused."""

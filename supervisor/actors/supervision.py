@@ -107,7 +107,7 @@ async def _bring_up(parts: Parts, journal: Journal, bus: Bus, nursery: trio.Nurs
         creations=creations,
     )
     for engine in engines.values():
-        await engine.first_sweep(registry)
+        await engine.first_sweep(registry, creations)
     nursery.start_soon(_prune, journal, creations, parts, name="pruner")
     return Supervision(supervisor, registry, journal, engines)
 

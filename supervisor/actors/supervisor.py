@@ -99,7 +99,7 @@ class Supervisor:
         for handle in self._registry.all():
             if isinstance(decide(command, handle.record.status), Act) and handle.record.status is not Status.ERROR:
                 message = CommandMessage(command)
-                handle.send(message)
+                handle.send_last(message)
                 messages.append(message)
         for message in messages:
             try:

@@ -7,11 +7,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from supervisor.conversation.errors import (
-    ConversationdError,
-    EngineUnavailable,
-    ShuttingDown,
-)
+from supervisor.actors.mailbox import MAILBOX_LIMIT
+from supervisor.conversation.errors import Busy, ConversationdError, EngineUnavailable, ShuttingDown
 from supervisor.conversation.ids import ConversationId
 from supervisor.conversation.lifecycle import Command, Status
 from tests.actors.test_commands import C2, C3
@@ -67,6 +64,24 @@ async def test_winding_down_reaches_all_that_run(tmp_path: Path, autojump_clock:
         after = Status.PAUSED if command is Command.PAUSE else Status.STOPPED
         assert after in (world.record(C1).status, world.record(C2).status)
         assert world.record(C3).status is Status.STOPPED
+
+
+async def test_winding_down_passes_a_full_mailbox(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """However many commands wait for a conversation, it is stopped after them, and so are all others."""
+    errors: list[ConversationdError] = []
+    async with open_world(tmp_path) as world, trio.open_nursery() as callers:
+        for conversation in (C1, C2):
+            await world.start(conversation)
+        world.agent.close_gate("pause")
+        callers.start_soon(send, world, Command.PAUSE, errors)
+        await trio.sleep(1)
+        for _ in range(MAILBOX_LIMIT + 1):
+            callers.start_soon(send, world, Command.PAUSE, errors)
+        await trio.sleep(1)
+        assert [type(error) for error in errors] == [Busy]
+        world.supervisor.close()
+        await world.supervisor.wind_down(Command.STOP)
+        assert [world.record(one).status for one in (C1, C2)] == [Status.STOPPED] * 2
 
 
 async def test_callers_are_answered_when_the_daemon_ends(tmp_path: Path, autojump_clock: MockClock) -> None:

@@ -1,5 +1,6 @@
 """The engine's list: orphans go, what is wanted stays, and no failure ends the watching."""
 
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -35,6 +36,7 @@ async def test_orphans_are_removed(tmp_path: Path, autojump_clock: MockClock) ->
     engine.sandboxes["gone-1"] = foreign("gone")
     engine.sandboxes["c1-old"] = foreign("c1", 0)
     async with open_world(tmp_path, engine=engine, agent=agent) as world:
+        await trio.sleep(1)
         assert list(engine.sandboxes) == [name_of(world)]
         engine.sandboxes["late-1"] = foreign("late")
         await trio.sleep(61)
@@ -51,6 +53,34 @@ async def test_orphan_that_cannot_be_removed_keeps_no_other_from_it(tmp_path: Pa
         assert len(engine.sandboxes) < 2
         await trio.sleep(61)
         assert engine.sandboxes == {}
+
+
+async def test_stray_is_not_removed_while_a_restart_takes_it_over(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sandbox that came late has the name of the next one: its own actor removes it, before or not at all."""
+    async with open_world(tmp_path) as world:
+        await world.start()
+        await world.stop()
+        name, may_go = world.engine.sandbox_name(C1, 2), trio.Event()
+        world.engine.sandboxes[name] = foreign("c1", 2)
+        remove = world.engine.remove
+
+        async def remove_later(which: str) -> None:
+            if which == name:
+                await may_go.wait()
+            await remove(which)
+
+        monkeypatch.setattr(world.engine, "remove", remove_later)
+        await trio.sleep(61)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(world.supervisor.restart, C1, None, force=False))
+            await trio.sleep(1)
+            may_go.set()
+        await trio.sleep(1)
+        assert world.record().status is Status.RUNNING
+        assert world.record().restarts == 0
+        assert list(world.engine.sandboxes) == [name]
 
 
 @pytest.mark.parametrize("call", ["list_owned", "engine"])

@@ -182,7 +182,7 @@ async def test_taken_name_that_shows_nothing_is_tried_again(engine: FakeEngine, 
     engine.tell({CREATE: lambda: next(answers), INSPECT: refusal(404, "No such container")})
     assert (await provider.launch(PLAN)).state is SandboxState.RUNNING
     engine.tell({CREATE: refusal(409, "name is in use"), INSPECT: refusal(404, "No such container")})
-    with pytest.raises(EngineUnavailable, match="exists and that it does not"):
+    with pytest.raises(EngineUnavailable, match="goes away as often as it is made"):
         await provider.launch(PLAN)
 
 
@@ -217,10 +217,27 @@ async def test_refused_start_leaves_nothing(engine: FakeEngine, provider: Docker
     assert engine.asked[-1] == "DELETE /containers/f00"
 
 
-async def test_sandbox_removed_right_after_its_start_is_a_failure(engine: FakeEngine, provider: DockerProvider) -> None:
-    """Someone else did that."""
-    engine.tell({INSPECT_BY_ID: refusal(404, "No such container")})
-    with pytest.raises(SandboxFailed, match="removed by someone else"):
+@pytest.mark.parametrize("asked", ["POST /containers/f00/start", INSPECT_BY_ID])
+async def test_sandbox_removed_while_it_is_launched_is_made_anew(
+    engine: FakeEngine, provider: DockerProvider, asked: str
+) -> None:
+    """Someone else did that, before its start or after; if it goes on the engine is told of."""
+    gone = refusal(404, "No such container: f00")
+    well = OK if asked.endswith("start") else container("running")
+    answers = iter([gone, well])
+    engine.tell({asked: lambda: next(answers), "DELETE /containers/f00": gone})
+    assert (await provider.launch(PLAN)).state is SandboxState.RUNNING
+    assert engine.asked.count(CREATE) == 2
+    engine.tell({asked: gone})
+    with pytest.raises(EngineUnavailable, match="goes away as often as it is made"):
+        await provider.launch(PLAN)
+
+
+async def test_start_without_its_network_is_refused(engine: FakeEngine, provider: DockerProvider) -> None:
+    """The engine says 404 to that, too; asking again would not help."""
+    missing = refusal(404, "failed to set up container networking: network lan not found")
+    engine.tell({"POST /containers/f00/start": missing, "DELETE /containers/f00": OK})
+    with pytest.raises(SandboxFailed, match="network lan not found"):
         await provider.launch(PLAN)
 
 

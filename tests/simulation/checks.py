@@ -80,6 +80,7 @@ class Ending:
     standing: Sequence[StandingAlert]
     clock_was_stepped: bool
     disk_was_full: bool
+    engine_refused: bool
 
 
 def wrong_at_the_end(ending: Ending) -> list[str]:
@@ -89,6 +90,7 @@ def wrong_at_the_end(ending: Ending) -> list[str]:
         _check_containers_fit_records,
         _check_records_fit_containers,
         _check_workspaces,
+        _check_refusals,
         _check_sequence,
         _check_transitions,
         _check_subscriber,
@@ -162,6 +164,14 @@ def _check_workspaces(ending: Ending) -> Iterator[str]:
     have_one = {volume["io.conversationd.conversation"] for volume in ending.host.engine.volumes.values()}
     if have_run - have_one:
         yield f"these have lost their workspaces: {have_run - have_one}"
+
+
+def _check_refusals(ending: Ending) -> Iterator[str]:
+    """Only what the engine has refused fails for that."""
+    if not ending.engine_refused:
+        for event in ending.events:
+            if event.kind == "status" and _data(event)["reason"] == FailureCode.ENGINE_REFUSED:
+                yield f"{event.conversation} failed as if it had been refused: {_data(event)['message']}"
 
 
 def _check_sequence(ending: Ending) -> Iterator[str]:

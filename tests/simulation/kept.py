@@ -94,6 +94,13 @@ KEPT: Final[Mapping[str, Sequence[Step]]] = {
         Step(0.0, Kind.EVENTS_LOST, "", 50.0),
         *(Step(2.0, Kind.FORCE_STOP, "c1") for _ in range(16)),
     ),
+    "a stray is not removed while a restart takes it over": (
+        Step(0.0, Kind.CALL_FAULT, f"create {Fault.LATE.name}", 1.0),
+        Step(0.1, Kind.START, "c1", 0.5),
+        Step(40.0, Kind.ENGINE_FALLS),
+        Step(0.5, Kind.ENGINE_RISES),
+        Step(0.3, Kind.RESTART, "c1"),
+    ),
     "a boot that runs out of memory is tried once more": (
         Step(0.0, Kind.BOOT_FATE, Fate.OUT_OF_MEMORY.name, 2.0),
         Step(0.1, Kind.START, "c1"),

@@ -4,7 +4,6 @@ import tempfile
 import traceback
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -100,7 +99,7 @@ async def _play(directory: Path, seed: int, steps: Sequence[Step]) -> Verdict:
                 await trio.sleep(step.wait)
                 _take(step, host, clients)
             await _settle(host)
-            ending = await _look_back(host, clients, {step.kind for step in steps})
+            ending = await _look_back(host, clients, steps)
             problems = wrong_at_the_end(ending)
             nursery.cancel_scope.cancel()
     told = "\n".join(f"{event.seq} {event.at} {event.conversation} {event.data}" for event in ending.events)
@@ -125,10 +124,12 @@ async def _settle(host: Host) -> None:
     await trio.sleep(SETTLES_IN)
 
 
-async def _look_back(host: Host, clients: Clients, kinds: AbstractSet[Kind]) -> Ending:
+async def _look_back(host: Host, clients: Clients, steps: Sequence[Step]) -> Ending:
     life = host.life
     assert life is not None
     assert life.supervision is not None
+    kinds = {step.kind for step in steps}
+    refusals = (Fault.REFUSED.name, Fault.FAILED_AFTER.name, Fault.TAKEN.name)
     journal = life.supervision.journal
     page = await journal.page((), {}, 100, 0)
     return Ending(
@@ -139,6 +140,7 @@ async def _look_back(host: Host, clients: Clients, kinds: AbstractSet[Kind]) -> 
         (await journal.judgement()).standing,
         clock_was_stepped=Kind.CLOCK_STEPS in kinds,
         disk_was_full=Kind.DISK_FULL in kinds,
+        engine_refused=any(step.kind is Kind.CALL_FAULT and step.what.endswith(refusals) for step in steps),
     )
 
 

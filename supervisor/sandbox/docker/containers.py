@@ -27,6 +27,7 @@ _TAKEN: Final = 409
 _NUMBERS: Final = re.compile(r"(?P<user>[0-9]{1,10})(:(?P<group>[0-9]{1,10}))?")
 _USERS_OWN: Final = 0o755
 _GROUPS_OWN: Final = 0o2775  # what is made in it belongs to the group, too
+_GONE: Final = "no such container"
 _GOING_AWAY: Final = ("removing", "dead")
 
 
@@ -78,13 +79,12 @@ class Containers:
             if made is not None:
                 self._ids[name] = made
                 self._unanswered.discard(name)
-                return self._start_or_remove(client, plan, made)
-            adopted = self._adopt(client, plan)
-            if adopted is not None:
-                return adopted
+            launched = self._start_or_remove(client, plan, made) if made is not None else self._adopt(client, plan)
+            if launched is not None:
+                return launched
             # Another create of the same name is under way, such as one that our predecessor asked for as it died.
             time.sleep(pause)
-        raise EngineUnavailable(f"the engine says that {name} exists and that it does not")
+        raise EngineUnavailable(f"{name} goes away as often as it is made, or the engine says so")
 
     def inspect(self, client: EngineClient, name: str) -> SandboxView | None:
         """Look at our container of this name; a foreign one of the name is none of ours."""
@@ -196,20 +196,20 @@ class Containers:
             self._unanswered.add(name)
             raise
 
-    def _start_or_remove(self, client: EngineClient, plan: SandboxPlan, container: str) -> SandboxView:
+    def _start_or_remove(self, client: EngineClient, plan: SandboxPlan, container: str) -> SandboxView | None:
+        """Start it; None if it went away meanwhile."""
         name = self.names.container(plan.conversation, plan.incarnation)
         owner = _owner(plan.spec.user)
         try:
             if owner is not None:
                 client.own_directory(container, plan.spec.workspace, owner)
             self._start(client, name, container)
-        except APIError:
+        except APIError as error:
             self.remove(client, name)
+            if _GONE in words_of(error).lower():  # a missing network is a 404, too
+                return None
             raise
-        view = self.inspect(client, name)
-        if view is None:
-            raise SandboxFailed(f"{name} was removed by someone else as soon as it had started")
-        return view
+        return self.inspect(client, name)
 
     def _adopt(self, client: EngineClient, plan: SandboxPlan) -> SandboxView | None:
         """Take over what has the plan's name; None if it went away."""
