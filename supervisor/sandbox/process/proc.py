@@ -11,6 +11,9 @@ ENDED: Final = frozenset("ZX")
 STOPPED: Final = frozenset("Tt") | ENDED
 
 _BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
+_HIDDEN: Final = (
+    "this host hides it: under systemd install the drop-in for process sandboxes, which has ProcSubset=all for it"
+)
 _STATE, _PARENT, _START = 0, 1, 19  # of what follows the name in /proc/PID/stat, which proc(5) counts from 3
 
 
@@ -33,9 +36,16 @@ class Process(NamedTuple):
 
 @cache
 def boot_id() -> str:
-    """The id of this boot of the host."""
-    with open(_BOOT_ID, encoding="ascii") as file:
-        return file.read().strip()
+    """The id of this boot of the host.
+
+    Raises:
+        OSError: we cannot see it.
+    """
+    try:
+        with open(_BOOT_ID, encoding="ascii") as file:
+            return file.read().strip()
+    except FileNotFoundError as error:
+        raise FileNotFoundError(error.errno, _HIDDEN, _BOOT_ID) from error
 
 
 def read_process(pid: int) -> Process | None:
