@@ -11,6 +11,9 @@ from tests.service.machine import ROOT, Machine
 
 CONFIG: Final = "/etc/conversationd/conversationd.toml"
 
+GROUP: Final = "/sys/fs/cgroup/system.slice/conversationd.service"
+"""The unit's control group."""
+
 _UNIT: Final = "conversationd.service"
 _CONVERSATIONCTL: Final = "/opt/conversationd/bin/conversationctl"
 _DROP_IN: Final = f"/etc/systemd/system/{_UNIT}.d/test.conf"
@@ -26,6 +29,14 @@ def install_commands() -> list[str]:
     return section[1].splitlines()
 
 
+def drop_in_commands() -> list[str]:
+    """The commands in the head of the drop-in for process sandboxes."""
+    head, _, _ = (ROOT / "systemd/conversationd-process.conf").read_text().partition("[Service]")
+    commands: list[str] = re.findall(r"^#   (\S.*)$", head, re.MULTILINE)
+    assert commands
+    return commands
+
+
 class Service:
     """The service on its machine."""
 
@@ -38,6 +49,17 @@ class Service:
         for command in install_commands():
             self.machine.run("sh", "-c", command)
         self.instance = str(self.ctl("info")["instance"])
+
+    def install_drop_in(self) -> None:
+        """Make it a service of process sandboxes, as the head of the drop-in says."""
+        for command in drop_in_commands():
+            self.machine.run("sh", "-c", command)
+
+    def remove_drop_in(self) -> None:
+        """Undo that."""
+        self.machine.run("rm", drop_in_commands()[0].split()[-1])
+        self.machine.run("systemctl", "daemon-reload")
+        self.systemctl("restart")
 
     def systemctl(self, verb: str) -> None:
         """What an operator does with it: `start`, `stop`, `restart`, `reload`."""
@@ -74,14 +96,30 @@ class Service:
         answer: JsonObject = json.loads(self.machine.run(_CONVERSATIONCTL, *arguments, "--json"))
         return answer
 
+    def await_conversation(self, conversation: str, **fields: object) -> None:
+        """Ask for a conversation until these of its fields are so."""
+        deadline = time.monotonic() + _PATIENCE
+        while {name: (found := self.ctl("get", conversation))[name] for name in fields} != fields:
+            assert time.monotonic() < deadline, f"{found}:\n{self.journal_text()}"
+
+    def remove(self, conversation: str) -> None:
+        """Leave nothing of a conversation, whatever it is doing."""
+        self.ctl("stop", conversation, "--force")
+        self.ctl("archive", conversation)
+        self.ctl("delete", conversation)
+
     def start(self, conversation: str, image: str) -> JsonObject:
         """Start a conversation of the driver `none`, with a program that listens on a port."""
         what = ("--agent=none", f"--image={image}", "--memory=64MiB", "--port=8000", "--command=httpd -f -p 8000")
         return self.ctl("start", conversation, *what)
 
     def process_status(self) -> dict[str, str]:
-        """What the kernel says of the daemon: the lines of `/proc/PID/status`."""
-        lines = self.machine.run("cat", f"/proc/{self.says('MainPID')}/status").splitlines()
+        """What the kernel says of the daemon."""
+        return self.status_of(self.says("MainPID"))
+
+    def status_of(self, pid: str) -> dict[str, str]:
+        """What the kernel says of a process of the machine: the lines of `/proc/PID/status`."""
+        lines = self.machine.run("cat", f"/proc/{pid}/status").splitlines()
         return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
     def journal(self, since: float = 0.0) -> list[JsonObject]:
