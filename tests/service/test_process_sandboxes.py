@@ -80,22 +80,27 @@ def test_a_sandbox_has_a_group_below_the_units(processes: Service, sandbox: Proc
 def test_sandboxes_outlive_the_daemon(
     processes: Service, sandbox: ProcessSandbox, disturb: Callable[[Service], None]
 ) -> None:
-    """The same processes run on in the same incarnation, with all their files, and a paused one is still frozen."""
-    processes.ctl("start", "p2")
-    paused = ProcessSandbox(processes, "p2")
-    processes.ctl("pause", "p2")
+    """The same processes run on in the same incarnation, and have their files, where they may write more."""
     sandbox.write_notes("before")
-    before, frozen = sandbox.life(), paused.life()
+    before = sandbox.life()
     disturb(processes)
     found = processes.ctl("get", "p1")
     assert (found["status"], found["observed"], found["incarnation"], found["restarts"]) == ("RUNNING", "live", 1, 0)
-    assert (sandbox.life(), paused.life()) == (before, frozen)
-    assert (processes.ctl("get", "p2")["status"], paused.is_frozen()) == ("PAUSED", True)
+    assert sandbox.life() == before
     assert (served(processes, "p1"), sandbox.read_notes()) == ("before", {"before"})
     sandbox.write_notes("after")
     assert (served(processes, "p1"), sandbox.read_notes()) == ("after", {"after"})
-    assert processes.ctl("resume", "p2")["status"] == "RUNNING"
-    processes.remove("p2")
+
+
+def test_paused_sandboxes_outlive_the_daemon(processes: Service, sandbox: ProcessSandbox) -> None:
+    """The same processes, still frozen; the next daemon thaws them."""
+    processes.ctl("pause", "p1")
+    before = sandbox.life()
+    kill(processes)
+    found = processes.ctl("get", "p1")
+    assert (found["status"], found["incarnation"], sandbox.is_frozen()) == ("PAUSED", 1, True)
+    assert processes.ctl("resume", "p1")["status"] == "RUNNING"
+    assert (sandbox.life(), sandbox.is_frozen()) == (before, False)
 
 
 def test_a_later_daemon_ends_what_an_earlier_one_started(processes: Service, sandbox: ProcessSandbox) -> None:
