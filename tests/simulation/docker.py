@@ -66,7 +66,11 @@ def status(code: int) -> Response:
 
 @attrs.define(eq=False)
 class Container:
-    """One container, and the agent server in it, of which the engine knows nothing but that it runs."""
+    """One container, and the agent server in it, of which the engine knows nothing but that it runs.
+
+    `has_met_oom` is whether any of its processes was killed for its memory since it was started: the engine says so of
+    the container, but only once that has ended, and whatever it ended of.
+    """
 
     id: str
     name: str
@@ -76,6 +80,7 @@ class Container:
     status: str = "created"
     exit_code: int = 0
     oom_killed: bool = False
+    has_met_oom: bool = False
     started: int = 0
 
     @property
@@ -434,6 +439,7 @@ class Engine:
     def run(self, container: Container) -> None:
         """A container's processes begin."""
         container.status, container.exit_code, container.oom_killed = "running", 0, False
+        container.has_met_oom = False
         container.started += 1
         self.tell("start", container)
         self.on_start(container)
@@ -442,10 +448,16 @@ class Engine:
         """A container's processes end."""
         if not container.is_alive:
             return
-        container.status, container.exit_code, container.oom_killed = "exited", exit_code, oom
         if oom:
-            self.tell("oom", container)
+            self.run_out_of_memory(container)
+        container.status, container.exit_code, container.oom_killed = "exited", exit_code, container.has_met_oom
         self.tell("die", container, exitCode=str(exit_code))
+
+    def run_out_of_memory(self, container: Container) -> None:
+        """One of a container's processes is killed for its memory; it lives on, unless that was the first of them."""
+        if container.is_alive:
+            container.has_met_oom = True
+            self.tell("oom", container)
 
     async def rename(self, found: str, name: str) -> None:
         """Give it another name."""

@@ -151,46 +151,47 @@ def _take(step: Step, host: Host, clients: Clients) -> None:
     elif step.kind in _TO_A_CONTAINER:
         for container in tuple(host.engine.containers.values()):
             if container.conversation == step.what:
-                _TO_A_CONTAINER[step.kind](host, container)
+                _TO_A_CONTAINER[step.kind](host, container, int(step.number))
     else:
         _TO_THE_HOST[step.kind](host, clients, step)
 
 
-def _freeze(host: Host, container: Container) -> None:
+def _freeze(host: Host, container: Container, _: int) -> None:
     if container.status == "running":
         container.status = "paused"
         host.engine.tell("pause", container)
 
 
-def _thaw(host: Host, container: Container) -> None:
+def _thaw(host: Host, container: Container, _: int) -> None:
     if container.status == "paused":
         container.status = "running"
         host.engine.tell("unpause", container)
 
 
-def _vanish(host: Host, container: Container) -> None:
+def _vanish(host: Host, container: Container, _: int) -> None:
     host.engine.end(container, 137)
     del host.engine.containers[container.id]
     host.engine.tell("destroy", container)
 
 
-def _restart(host: Host, container: Container) -> None:
+def _restart(host: Host, container: Container, _: int) -> None:
     """By its engine: one that is away restarts nothing."""
     if host.engine.mood is Mood.UP:
         host.engine.end(container, 143)
         host.engine.run(container)
 
 
-def _rename(host: Host, container: Container) -> None:
+def _rename(host: Host, container: Container, _: int) -> None:
     """Only one whose id a record remembers: before that nobody could tell it from a stranger with our labels."""
     if container.id in host.known_ids:
         before, container.name = container.name, f"renamed-{container.id[-4:]}"
         host.engine.tell("rename", container, oldName=f"/{before}")
 
 
-_TO_A_CONTAINER: Final[Mapping[Kind, Callable[[Host, Container], None]]] = {
-    Kind.DIES: lambda host, container: host.engine.end(container, 1),
-    Kind.OUT_OF_MEMORY: lambda host, container: host.engine.end(container, 137, oom=True),
+_TO_A_CONTAINER: Final[Mapping[Kind, Callable[[Host, Container, int], None]]] = {
+    Kind.DIES: lambda host, container, code: host.engine.end(container, code),
+    Kind.OUT_OF_MEMORY: lambda host, container, _code: host.engine.end(container, 137, oom=True),
+    Kind.CHILD_OUT_OF_MEMORY: lambda host, container, _code: host.engine.run_out_of_memory(container),
     Kind.FROZEN: _freeze,
     Kind.THAWED: _thaw,
     Kind.REMOVED: _vanish,
@@ -223,6 +224,8 @@ def _decide(host: Host, _: Clients, step: Step) -> None:
 
 
 def _pull(host: Host, _: Clients, step: Step) -> None:
+    """Whoever starts next has to fetch the image."""
+    host.engine.images.clear()
     crawl = [(4.0, 10 * number) for number in range(1, 8)]
     host.engine.pull_steps = {"crawl": crawl, "stall": [(1.0, 10), (-1.0, 0)], "fail": [(0.2, -1)]}[step.what]
 

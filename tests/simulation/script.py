@@ -37,15 +37,16 @@ class Kind(StrEnum):
     EVENTS_TWICE = "events come twice"
     EVENTS_LATE = "events come late"
     SLOW_STOP = "containers ignore SIGTERM for"
-    DIES = "its container exits"
+    DIES = "its container exits"  # what: conversation, number: the exit code
     OUT_OF_MEMORY = "its container is killed for its memory"
+    CHILD_OUT_OF_MEMORY = "a child in its container is killed for its memory"
     FROZEN = "somebody freezes its container"
     THAWED = "somebody thaws its container"
     REMOVED = "somebody removes its container"
     RENAMED = "somebody renames its container"
     RESTARTED = "somebody restarts its container"
     IMAGE_GONE = "the image is removed"
-    PULL = "the next pulls"  # what: how
+    PULL = "the image is removed, and the next pulls"  # what: how
     BOOT_FATE = "the next agent server"  # what: the fate
     SLOW_BOOT = "agent servers boot for"
     AGENT_MANNER = "the agent server"  # what: the request, then the manner
@@ -75,6 +76,7 @@ class Step:
 
 CONVERSATIONS: Final = ("c1", "c2", "c3")
 PULLS: Final = ("crawl", "stall", "fail")
+_EXIT_CODES: Final = (0, 1, 126, 127, 137, 139, 143)
 _REQUESTS: Final = ("ready", "probe", "begin", "pause", "run", "interrupt", "follow")
 _DECISIONS: Final = ("finished", "idle", "waiting_for_confirmation", "running")
 
@@ -127,12 +129,13 @@ BROAD: Final = Mix(
         Kind.SLOW_STOP: 1,
         Kind.DIES: 4,
         Kind.OUT_OF_MEMORY: 1,
+        Kind.CHILD_OUT_OF_MEMORY: 1,
         Kind.FROZEN: 1,
         Kind.THAWED: 1,
         Kind.REMOVED: 1,
         Kind.RENAMED: 1,
         Kind.IMAGE_GONE: 1,
-        Kind.PULL: 1,
+        Kind.PULL: 2,
         Kind.BOOT_FATE: 3,
         Kind.SLOW_BOOT: 1,
         Kind.AGENT_MANNER: 3,
@@ -247,6 +250,10 @@ def _call_fault(dice: Random, mix: Mix) -> tuple[str, float]:
     return f"{dice.choice(mix.operations)} {dice.choice(mix.call_faults).name}", dice.choice((1.0, 1.0, 1.0, 2.0, 5.0))
 
 
+def _death(dice: Random, mix: Mix) -> tuple[str, float]:
+    return dice.choice(mix.conversations), dice.choice(_EXIT_CODES)
+
+
 def _agent_manner(dice: Random, _: Mix) -> tuple[str, float]:
     (manner,) = dice.choices(list(Manner), [1, 4, 2])
     return f"{dice.choice(_REQUESTS)} {manner.name}", dice.choice((1.0, 1.0, 2.0, 5.0))
@@ -266,8 +273,10 @@ def _one_of(*numbers: float) -> Callable[[Random, Mix], tuple[str, float]]:
 
 _DETAILS: Final[Mapping[Kind, Callable[[Random, Mix], tuple[str, float]]]] = {
     **dict.fromkeys(BROAD.commands, _of_a_conversation),
-    **dict.fromkeys([Kind.DIES, Kind.OUT_OF_MEMORY, Kind.FROZEN, Kind.THAWED], _of_a_conversation),
+    **dict.fromkeys([Kind.OUT_OF_MEMORY, Kind.CHILD_OUT_OF_MEMORY], _of_a_conversation),
+    **dict.fromkeys([Kind.FROZEN, Kind.THAWED], _of_a_conversation),
     **dict.fromkeys([Kind.REMOVED, Kind.RENAMED, Kind.RESTARTED], _of_a_conversation),
+    Kind.DIES: _death,
     Kind.CALL_FAULT: _call_fault,
     Kind.AGENT_MANNER: _agent_manner,
     Kind.BOOT_FATE: _boot_fate,
