@@ -175,8 +175,8 @@ def _vanish(host: Host, container: Container, _: int) -> None:
 
 
 def _restart(host: Host, container: Container, _: int) -> None:
-    """By its engine: one that is away restarts nothing."""
-    if host.engine.mood is Mood.UP:
+    """By its engine: one that is away restarts nothing. What never ran is nobody's to restart."""
+    if host.engine.mood is Mood.UP and container.started:
         host.engine.end(container, 143)
         host.engine.run(container)
 

@@ -165,6 +165,10 @@ BROAD: Final = Mix(
         "image",
         "logs",
         "ping",
+        "pull",
+        "info",
+        "version",
+        "rename",
     ),
     call_faults=tuple(Fault),
 )
@@ -202,7 +206,7 @@ HASTY: Final = Mix(
     },
     waits=(0.0, 0.0, 0.0, 0.0, 0.002, 0.01, 0.05, 0.3, 1.0, 2.0, 10.0, 20.0),
     conversations=("c1", "c1", "c2"),
-    operations=("start", "start", "create", "inspect", "kill", "remove", "volume"),
+    operations=("start", "start", "create", "inspect", "kill", "remove", "volume", "info"),
     call_faults=(*Fault, Fault.LATE, Fault.LATE),
 )
 """Starts and forced stops on each other's heels, over calls whose effects come late and a daemon that is killed."""
