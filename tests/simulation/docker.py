@@ -35,6 +35,7 @@ _LATENCY: Final[Mapping[str, tuple[float, float]]] = {
 }
 _ANY_LATENCY: Final = (0.001, 0.03)
 _SLOW: Final = 0.02
+_SLOW_TO_COME_UP: Final = 0.5
 
 
 class Fault(StrEnum):
@@ -68,6 +69,7 @@ def status(code: int) -> Response:
 class Container:
     """One container, and the agent server in it, of which the engine knows nothing but that it runs.
 
+    `is_forgotten` is whether it is frozen and its engine takes it for ended: nothing reaches its processes any more.
     `has_met_oom` is whether any of its processes was killed for its memory since it was started: the engine says so of
     the container, but only once that has ended, and whatever it ended of.
     """
@@ -81,6 +83,7 @@ class Container:
     exit_code: int = 0
     oom_killed: bool = False
     has_met_oom: bool = False
+    is_forgotten: bool = False
     started: int = 0
 
     @property
@@ -90,7 +93,7 @@ class Container:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it has processes, frozen or not."""
+        """Whether it has processes, frozen or not, that its engine knows of."""
         return self.status in _ALIVE
 
 
@@ -320,6 +323,8 @@ class Engine:
         container = self.find(name)
         if container.status == "paused":
             raise conflict("cannot start a paused container, try unpause instead")
+        if container.is_forgotten:
+            raise server_error("id already in use")
         if container.status != "running":
             self.starts.append((trio.current_time(), container.conversation))
             self.run(container)
@@ -485,18 +490,23 @@ class Engine:
         """It answers again."""
         self.mood = Mood.UP
 
-    def restart(self) -> None:
-        """The engine's process is killed and started: without live-restore its containers die with it.
+    def restart(self, *, forgets: bool = False) -> None:
+        """The engine's process is killed and started: without live-restore it ends its containers as it comes up.
 
-        Nobody is told of these ends: a new engine has a new history.
+        Its new history has these ends; but if it took long to come up, who looks back for a moment is not told of them.
+        An engine that `forgets` takes frozen containers for ended, and they live (moby#31699).
         """
         self.fall()
         self._era += 1
         self._reserved.clear()
         self._history.clear()
         for container in self.containers.values():
-            if container.is_alive and not self.live_restore:
-                container.status, container.exit_code = "exited", 137
+            if container.status == "paused" and forgets:
+                container.status, container.exit_code, container.is_forgotten = "exited", 137, True
+            elif not self.live_restore:
+                self.end(container, 137)
+        if self.random.random() < _SLOW_TO_COME_UP:
+            self._history.clear()
         self.rise()
 
     async def _pull(self, stream: Stream, image: str) -> None:

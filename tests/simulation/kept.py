@@ -101,6 +101,12 @@ KEPT: Final[Mapping[str, Sequence[Step]]] = {
         Step(0.5, Kind.ENGINE_RISES),
         Step(0.3, Kind.RESTART, "c1"),
     ),
+    "what its engine has forgotten is started anew": (
+        Step(0.1, Kind.START, "c1"),
+        Step(5.0, Kind.PAUSE, "c1"),
+        Step(5.0, Kind.ENGINE_FORGETS),
+        Step(1.0, Kind.RESUME, "c1"),
+    ),
     "a boot that runs out of memory is tried once more": (
         Step(0.0, Kind.BOOT_FATE, Fate.OUT_OF_MEMORY.name, 2.0),
         Step(0.1, Kind.START, "c1"),

@@ -202,7 +202,7 @@ _TO_A_CONTAINER: Final[Mapping[Kind, Callable[[Host, Container, int], None]]] = 
 
 def _restart_engine(host: Host, _: Clients, step: Step) -> None:
     host.engine.live_restore = step.kind is Kind.ENGINE_RESTARTS_LIVE
-    host.engine.restart()
+    host.engine.restart(forgets=step.kind is Kind.ENGINE_FORGETS)
 
 
 def _break_call(host: Host, _: Clients, step: Step) -> None:
@@ -250,6 +250,7 @@ _TO_THE_HOST: Final[Mapping[Kind, Callable[[Host, Clients, Step], None]]] = {
     Kind.ENGINE_RISES: lambda host, _clients, _step: host.engine.rise(),
     Kind.ENGINE_RESTARTS: _restart_engine,
     Kind.ENGINE_RESTARTS_LIVE: _restart_engine,
+    Kind.ENGINE_FORGETS: _restart_engine,
     Kind.CALL_FAULT: _break_call,
     Kind.EVENTS_LOST: lambda host, _clients, step: setattr(host.engine, "events_lost", int(step.number)),
     Kind.EVENTS_TWICE: lambda host, _clients, step: setattr(host.engine, "events_twice", int(step.number)),

@@ -32,6 +32,7 @@ class Kind(StrEnum):
     ENGINE_RISES = "the engine answers again"
     ENGINE_RESTARTS = "the engine is killed and restarted"
     ENGINE_RESTARTS_LIVE = "the engine is killed and restarted with live-restore"
+    ENGINE_FORGETS = "the engine is killed and restarted, and takes frozen containers for ended"
     CALL_FAULT = "a call goes wrong"  # what: op, then the fault
     EVENTS_LOST = "events are lost"
     EVENTS_TWICE = "events come twice"
@@ -122,6 +123,7 @@ BROAD: Final = Mix(
         Kind.ENGINE_RISES: 3,
         Kind.ENGINE_RESTARTS: 1,
         Kind.ENGINE_RESTARTS_LIVE: 1,
+        Kind.ENGINE_FORGETS: 2,
         Kind.CALL_FAULT: 8,
         Kind.EVENTS_LOST: 2,
         Kind.EVENTS_TWICE: 1,
