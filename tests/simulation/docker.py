@@ -7,8 +7,10 @@ answers and its words are those of a Docker Engine 20.10; what it can do wrong i
 import itertools
 import json
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from enum import StrEnum
+from functools import partial
 from random import Random
 from typing import Final
 
@@ -185,6 +187,9 @@ class Engine:
         self._reserved: set[str] = set()
         self._era = 0
         self._history: deque[EngineJson] = deque(maxlen=HISTORY)
+        self._awake = trio.Event()
+        self._awake.set()
+        self._unsaid: list[Callable[[], None]] = []
         self._listeners: list[Stream] = []
         self._pulls: list[Stream] = []
 
@@ -194,6 +199,8 @@ class Engine:
         self, call: Call, op: str, effect: Callable[[], Awaitable[object]], limit: float, name: str | None = None
     ) -> object:
         """A call that changes something: it is carried out whether or not anybody waits for it to the end.
+
+        One that comes to an engine that hangs waits in its socket, and is carried out as soon as the engine goes on.
 
         A call that makes a container reserves its `name` as it comes in, as the engine does.
 
@@ -206,7 +213,7 @@ class Engine:
         await trio.sleep(0.001)
         if self.mood is Mood.DOWN or fault is Fault.NOT_SENT:
             raise ConnectionBroke("connection refused")
-        if self.mood is Mood.UP and fault is not Fault.HANGS:
+        if fault is not Fault.HANGS:
             delay = limit + self.random.uniform(0.1, 20) if fault is Fault.LATE else self._latency(op)
             self._nursery.start_soon(self._carry_out, call, effect, fault, delay, name)
         return await call.wait(limit)
@@ -217,14 +224,22 @@ class Engine:
         await trio.sleep(0.001)
         if self.mood is Mood.DOWN or fault in (Fault.NOT_SENT, Fault.REPLY_LOST):
             raise ConnectionBroke("connection refused")
-        latency = self._latency(op)
-        if self.mood is Mood.HUNG or fault in (Fault.HANGS, Fault.LATE) or latency > limit:
-            await trio.sleep(limit)
-            raise ReadTimeout(f"no answer in {limit:g} s")
-        await trio.sleep(latency)
-        if fault in (Fault.REFUSED, Fault.FAILED_AFTER):
-            raise server_error("the simulated engine has a bad moment")
-        return effect()
+        era, latency = self._era, self._latency(op)
+        with trio.move_on_after(limit):
+            if fault in (Fault.HANGS, Fault.LATE):
+                await trio.sleep_forever()
+            await trio.sleep(latency)
+            await self._awake.wait()
+            self._require(era)
+            if fault in (Fault.REFUSED, Fault.FAILED_AFTER):
+                raise server_error("the simulated engine has a bad moment")
+            return effect()
+        raise ReadTimeout(f"no answer in {limit:g} s")
+
+    def _require(self, era: int) -> None:
+        """Be there, and the engine that was asked."""
+        if self.mood is Mood.DOWN or era != self._era:
+            raise ConnectionBroke("the engine went away")
 
     def _latency(self, op: str) -> float:
         low, high = _LATENCY.get(op, _ANY_LATENCY)
@@ -243,37 +258,34 @@ class Engine:
         delay: float,
         name: str | None,
     ) -> None:
-        await trio.lowlevel.checkpoint()
         era = self._era
-        if name is not None:
-            try:
-                self.reserve(name)
-            except APIError as error:
-                call.settle(None, error)
-                return
-        await trio.sleep(delay)
-        if name is not None:
-            self._reserved.discard(name)
-        if self.mood is Mood.DOWN or era != self._era:
-            call.settle(None, ConnectionBroke("the engine went away"))
-            return
-        if fault is Fault.REFUSED:
-            call.settle(None, server_error("the simulated engine has a bad moment"))
-            return
-        if fault is Fault.TAKEN:
-            call.settle(None, conflict("the container name is already in use, or so it seems"))
-            return
         try:
-            answer = await effect()
-        except APIError as error:
+            await self._awake.wait()
+            self._require(era)
+            with self._reserved_name(name):
+                await trio.sleep(delay)
+                await self._awake.wait()
+            self._require(era)
+            answer = await self._affect(effect, fault)
+            await self._awake.wait()
+            self._require(era)
+        except (APIError, ConnectionBroke) as error:
             call.settle(None, error)
-            return
-        if fault is Fault.FAILED_AFTER:
-            call.settle(None, server_error("context canceled"))
-        elif fault is Fault.REPLY_LOST:
-            call.settle(None, ConnectionBroke("the connection was reset"))
         else:
             call.settle(answer, None)
+
+    async def _affect(self, effect: Callable[[], Awaitable[object]], fault: Fault | None) -> object:
+        await trio.lowlevel.checkpoint()
+        if fault is Fault.REFUSED:
+            raise server_error("the simulated engine has a bad moment")
+        if fault is Fault.TAKEN:
+            raise conflict("the container name is already in use, or so it seems")
+        answer = await effect()
+        if fault is Fault.FAILED_AFTER:
+            raise server_error("context canceled")
+        if fault is Fault.REPLY_LOST:
+            raise ConnectionBroke("the connection was reset")
+        return answer
 
     # What it can be asked.
 
@@ -304,15 +316,22 @@ class Engine:
         self.tell("create", made)
         return made.id
 
-    def reserve(self, name: str) -> None:
+    @contextmanager
+    def _reserved_name(self, name: str | None) -> Iterator[None]:
         """Keep a name for a container that is going to be made.
 
         Raises:
             APIError: it is taken, if only by a container that is being made.
         """
-        if name in self._reserved:
-            raise self._taken(name)
-        self._reserved.add(name)
+        reserved = self._reserved
+        if name in reserved:
+            raise self._taken(str(name))
+        if name is not None:
+            reserved.add(name)
+        try:
+            yield
+        finally:
+            reserved.discard(str(name))
 
     def _taken(self, name: str) -> APIError:
         return conflict(f'Conflict. The container name "/{name}" is already in use')
@@ -354,9 +373,12 @@ class Engine:
         container = self.find(name)
         self.tell("kill", container, signal="15")
         if container.is_alive:
-            gentle = self.term_time <= grace
+            gentle, era = self.term_time <= grace, self._era
             await trio.sleep(min(self.term_time, grace))
-            self.end(container, 143 if gentle else 137)
+            if not gentle:
+                await self._awake.wait()
+            if gentle or era == self._era:
+                self.end(container, 143 if gentle else 137)
         await trio.lowlevel.checkpoint()
 
     async def kill(self, name: str) -> None:
@@ -478,8 +500,11 @@ class Engine:
         self.faults.setdefault(op, deque()).extend([fault] * times)
 
     def fall(self, *, hung: bool = False) -> None:
-        """The engine goes away, or hangs; containers live on as they are."""
-        self.mood = Mood.HUNG if hung else Mood.DOWN
+        """The engine goes away, or hangs; containers live on as they are.
+
+        One that hangs loses nothing: it goes on with what it was asked for, and says what has happened, as it rises.
+        """
+        self._become(Mood.HUNG if hung else Mood.DOWN)
         if not hung:
             for stream in (*self._listeners, *self._pulls):
                 stream.end()
@@ -488,7 +513,17 @@ class Engine:
 
     def rise(self) -> None:
         """It answers again."""
-        self.mood = Mood.UP
+        self._become(Mood.UP)
+
+    def _become(self, mood: Mood) -> None:
+        self.mood = mood
+        if mood is Mood.HUNG:
+            self._awake = trio.Event() if self._awake.is_set() else self._awake
+            return
+        unsaid, self._unsaid = self._unsaid, []
+        for say in unsaid:
+            say()
+        self._awake.set()
 
     def restart(self, *, forgets: bool = False) -> None:
         """The engine's process is killed and started: without live-restore it ends its containers as it comes up.
@@ -498,7 +533,7 @@ class Engine:
         """
         self.fall()
         self._era += 1
-        self._reserved.clear()
+        self._reserved = set()
         self._history.clear()
         for container in self.containers.values():
             if container.status == "paused" and forgets:
@@ -515,6 +550,7 @@ class Engine:
             if delay < 0:
                 return
             await trio.sleep(delay)
+            await self._awake.wait()
             if current < 0:
                 stream.push({"error": "the registry is not well"})
                 stream.end()
@@ -527,6 +563,9 @@ class Engine:
 
     def tell(self, action: str, container: Container, **attributes: str) -> None:
         """Send an event, unless it is to be lost."""
+        if self.mood is Mood.HUNG:
+            self._unsaid.append(partial(self.tell, action, container, **attributes))
+            return
         event: EngineJson = {
             "Action": action,
             "timeNano": int(self._wall() * 1e9),
@@ -557,6 +596,7 @@ class Engine:
 
     async def _deliver_late(self, event: EngineJson, listeners: tuple[Stream, ...], delay: float) -> None:
         await trio.sleep(delay)
+        await self._awake.wait()
         for stream in listeners:
             stream.push(event)
 

@@ -107,6 +107,14 @@ KEPT: Final[Mapping[str, Sequence[Step]]] = {
         Step(5.0, Kind.ENGINE_FORGETS),
         Step(1.0, Kind.RESUME, "c1"),
     ),
+    "what a hanging engine was asked for finds nothing after a forced stop": (
+        Step(0.1, Kind.START, "c1", 3.0),
+        Step(0.3, Kind.ENGINE_HANGS),
+        Step(20.0, Kind.KILL),
+        Step(5.0, Kind.STOP, "c1"),
+        Step(20.0, Kind.ENGINE_RISES),
+        *(Step(0.5, Kind.FORCE_STOP, "c1") for _ in range(8)),
+    ),
     "a boot that runs out of memory is tried once more": (
         Step(0.0, Kind.BOOT_FATE, Fate.OUT_OF_MEMORY.name, 2.0),
         Step(0.1, Kind.START, "c1"),
