@@ -511,6 +511,10 @@ class Engine:
             self._listeners.clear()
             self._pulls.clear()
 
+    def remember(self, most: int) -> None:
+        """Keep so many of our events from now on: those of the host's other containers push the older ones out."""
+        self._history = deque(self._history, most)
+
     def rise(self) -> None:
         """It answers again."""
         self._become(Mood.UP)

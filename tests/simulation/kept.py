@@ -115,6 +115,13 @@ KEPT: Final[Mapping[str, Sequence[Step]]] = {
         Step(20.0, Kind.ENGINE_RISES),
         *(Step(0.5, Kind.FORCE_STOP, "c1") for _ in range(8)),
     ),
+    "an end that the engine's history no longer has is seen": (
+        Step(0.1, Kind.START, "c1"),
+        Step(5.0, Kind.EVENTS_CROWDED_OUT),
+        Step(0.0, Kind.ENGINE_FALLS),
+        Step(0.5, Kind.DIES, "c1", 143.0),
+        Step(0.1, Kind.ENGINE_RISES),
+    ),
     "a boot that runs out of memory is tried once more": (
         Step(0.0, Kind.BOOT_FATE, Fate.OUT_OF_MEMORY.name, 2.0),
         Step(0.1, Kind.START, "c1"),

@@ -21,7 +21,7 @@ from supervisor.conversation.record import ExecutionStatus
 from tests.simulation.agent import Fate, Manner
 from tests.simulation.checks import Ending, watch, wrong_at_the_end
 from tests.simulation.clients import COMMANDS, Clients
-from tests.simulation.docker import Container, Fault, Mood
+from tests.simulation.docker import HISTORY, Container, Fault, Mood
 from tests.simulation.host import Host, simulated_time
 from tests.simulation.script import Kind, Step, make_script
 
@@ -113,6 +113,7 @@ async def _settle(host: Host) -> None:
     engine.faults.clear()
     engine.events_lost = engine.events_twice = 0
     engine.event_delay, engine.term_time = 0.0, 0.1
+    engine.remember(HISTORY)
     engine.images.add("image")
     engine.pull_steps = [(0.5, 100)]
     agents.fates.clear()
@@ -254,6 +255,7 @@ _TO_THE_HOST: Final[Mapping[Kind, Callable[[Host, Clients, Step], None]]] = {
     Kind.CALL_FAULT: _break_call,
     Kind.EVENTS_LOST: lambda host, _clients, step: setattr(host.engine, "events_lost", int(step.number)),
     Kind.EVENTS_TWICE: lambda host, _clients, step: setattr(host.engine, "events_twice", int(step.number)),
+    Kind.EVENTS_CROWDED_OUT: lambda host, _clients, step: host.engine.remember(int(step.number)),
     Kind.EVENTS_LATE: partial(_set, _engine, "event_delay"),
     Kind.SLOW_STOP: partial(_set, _engine, "term_time"),
     Kind.IMAGE_GONE: lambda host, _clients, _step: host.engine.images.clear(),

@@ -36,6 +36,7 @@ class Kind(StrEnum):
     CALL_FAULT = "a call goes wrong"  # what: op, then the fault
     EVENTS_LOST = "events are lost"
     EVENTS_TWICE = "events come twice"
+    EVENTS_CROWDED_OUT = "other containers' events leave room in the engine's history for"
     EVENTS_LATE = "events come late"
     SLOW_STOP = "containers ignore SIGTERM for"
     DIES = "its container exits"  # what: conversation, number: the exit code
@@ -127,6 +128,7 @@ BROAD: Final = Mix(
         Kind.CALL_FAULT: 8,
         Kind.EVENTS_LOST: 2,
         Kind.EVENTS_TWICE: 1,
+        Kind.EVENTS_CROWDED_OUT: 2,
         Kind.EVENTS_LATE: 1,
         Kind.SLOW_STOP: 1,
         Kind.DIES: 4,
@@ -290,6 +292,7 @@ _DETAILS: Final[Mapping[Kind, Callable[[Random, Mix], tuple[str, float]]]] = {
     Kind.PULL: lambda dice, _: (dice.choice(PULLS), 0.0),
     Kind.EVENTS_LOST: _one_of(1, 2, 5, 50),
     Kind.EVENTS_TWICE: _one_of(1, 2, 5, 50),
+    Kind.EVENTS_CROWDED_OUT: _one_of(0, 1, 2, 5),
     Kind.EVENTS_LATE: _one_of(0.05, 1.0, 20.0, 0.0),
     Kind.SLOW_STOP: _one_of(0.1, 1.0, 4.0, 30.0),
     Kind.SLOW_STEP: _one_of(0.1, 1.0, 4.0, 30.0),
