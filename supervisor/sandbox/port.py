@@ -210,7 +210,7 @@ class SandboxProvider(Protocol):
         """
 
     async def inspect(self, name: str) -> SandboxView | None:
-        """Look at a sandbox; None says for certain that there is none. Not more than one engine call."""
+        """Look at a sandbox; None says for certain that there is none. One engine call, and one more to be certain."""
 
     async def pause(self, name: str) -> None:
         """Freeze every process of the sandbox. Frozen already is fine.

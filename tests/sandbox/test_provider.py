@@ -225,7 +225,7 @@ async def test_sandbox_removed_while_it_is_launched_is_made_anew(
     gone = refusal(404, "No such container: f00")
     well = OK if asked.endswith("start") else container("running")
     answers = iter([gone, well])
-    engine.tell({asked: lambda: next(answers), "DELETE /containers/f00": gone})
+    engine.tell({INSPECT: gone, asked: lambda: next(answers), "DELETE /containers/f00": gone})
     assert (await provider.launch(PLAN)).state is SandboxState.RUNNING
     assert engine.asked.count(CREATE) == 2
     engine.tell({asked: gone})
@@ -245,6 +245,21 @@ async def test_container_found_by_its_id_is_not_the_one(engine: FakeEngine, prov
     """The engine takes the beginning of an id for a name."""
     engine.tell({INSPECT: container("running", name="another")})
     assert await provider.inspect(NAME) is None
+
+
+async def test_id_of_an_earlier_container_of_the_name_stands_for_nothing(
+    engine: FakeEngine, provider: DockerProvider
+) -> None:
+    """A list may be answered late, and tell of one that has been removed: it is another one that is there now."""
+    gone = refusal(404, "No such container: bad")
+    engine.tell({"GET /containers/bad/json": gone, "POST /containers/bad/kill": gone, "DELETE /containers/bad": gone})
+    engine.tell({"POST /containers/f00/kill": OK, "DELETE /containers/f00": OK})
+    for act, last in ((provider.kill, "POST /containers/f00/kill"), (provider.remove, "DELETE /containers/f00")):
+        provider.know(NAME, "bad")
+        await act(NAME)
+        assert engine.asked[-1] == last
+    provider.know(NAME, "bad")
+    assert (await provider.inspect(NAME)) is not None
 
 
 @pytest.mark.parametrize("taken", [False, True])

@@ -159,8 +159,10 @@ class Containers:
 
     def _look(self, client: EngineClient, name: str) -> EngineJson | None:
         known = self._ids.get(name)
-        container = _inspect(client, known or name)
-        if container is None or not (known or self._is_ours(name, container)):
+        container = _inspect(client, known) if known else None
+        if container is None:
+            container = _inspect(client, name)
+        if container is None or not (container["Id"] == known or self._is_ours(name, container)):
             self._ids.pop(name, None)
             return None
         self._ids[name] = container["Id"]
@@ -248,16 +250,22 @@ class Containers:
         return self.inspect(client, view.name)
 
     def _change(self, client: EngineClient, name: str, change: Callable[[str], None]) -> bool:
-        """Change our container; False says that there is none."""
-        container = self.find(client, name)
-        if container is None:
-            return False
-        try:
-            change(container)
-        except NotFound:
-            self._ids.pop(name, None)
-            return False
-        return True
+        """Change our container; False says that there is none.
+
+        An id that we know may be that of an earlier one: a list that was asked for before that was removed can be
+        answered after this one was made.
+        """
+        for _ in range(2):
+            container = self.find(client, name)
+            if container is None:
+                return False
+            try:
+                change(container)
+            except NotFound:
+                self._ids.pop(name, None)
+            else:
+                return True
+        return False
 
     def _change_running(self, client: EngineClient, name: str, change: Callable[[str], None], fine: str) -> None:
         try:
