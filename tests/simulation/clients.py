@@ -12,11 +12,11 @@ from supervisor.control.service import SlowSubscriber, StartRequest
 from supervisor.conversation.errors import ConversationdError
 from supervisor.conversation.events import RecordedEvent
 from supervisor.conversation.ids import ConversationId
-from supervisor.conversation.lifecycle import AnswerAsIs, Command, Status, decide
+from supervisor.conversation.lifecycle import AnswerAsIs, decide
 from supervisor.conversation.record import ConversationRecord
 from supervisor.journal.changes import JournalError
 from tests.simulation.host import Host, Life
-from tests.simulation.script import Kind, Step
+from tests.simulation.script import EFFECTS, Kind, Step
 
 SLACK: Final = 75.0
 """Seconds that a command may take beyond its deadline: a stop goes on for 30 with SIGKILL and forced removal, a call
@@ -38,17 +38,9 @@ _DEFAULTS: Final[Mapping[Kind, float]] = {
     Kind.ARCHIVE: 20.0,
     Kind.DELETE: 60.0,
 }
-_PROMISED: Final[Mapping[Kind, tuple[Command, Status]]] = {
-    Kind.START: (Command.START, Status.RUNNING),
-    Kind.PAUSE: (Command.PAUSE, Status.PAUSED),
-    Kind.RESUME: (Command.RESUME, Status.RUNNING),
-    Kind.STOP: (Command.STOP, Status.STOPPED),
-    Kind.FORCE_STOP: (Command.STOP, Status.STOPPED),
-    Kind.RESTART: (Command.RESTART, Status.RUNNING),
-    Kind.FORCE_RESTART: (Command.RESTART, Status.RUNNING),
-    Kind.ARCHIVE: (Command.ARCHIVE, Status.ARCHIVED),
-}
-"""What a command is and brings about, if it does not find its conversation in a status that it leaves as it is."""
+_SENT_APART: Final = 0.001
+_PROMISE_NOTHING: Final = (Kind.START_NOT_WAITING, Kind.START_WITH_KEY)
+"""A key answers with what it has started, however that is now."""
 
 _REQUEST: Final = {"initial_message": {"run": True}}
 
@@ -75,15 +67,17 @@ class Clients:
         self.heard: list[RecordedEvent] = []
         self.wrong: list[str] = []
         self._host = host
+        self._unsent: list[Step] = []
         self._horizon: dict[str, float] = {}
         self._calls: list[trio.CancelScope] = []
         self._reading = trio.CancelScope()
         host.reader = self.read
 
     def ask(self, step: Step) -> None:
-        """Send a command, if there is a daemon to send it to."""
+        """Send a command, as soon as there is a daemon to send it to."""
         life = self._host.life
         if life is None or life.scope.cancel_called or life.supervision is None or life.connections is None:
+            self._unsent.append(step)
             return
         now = trio.current_time()
         limit = min(step.number or 1e9, _DEFAULTS[step.kind])
@@ -96,7 +90,8 @@ class Clients:
         life.connections.start_soon(self._command, asked, life, life.supervision.supervisor)
 
     def hang_up(self) -> None:
-        """Everybody who waits for an answer goes away."""
+        """Everybody who waits for an answer, or for the daemon, goes away."""
+        self._unsent.clear()
         for scope in self._calls:
             scope.cancel()
 
@@ -107,6 +102,10 @@ class Clients:
     async def read(self, life: Life) -> None:
         """Subscribe for as long as the daemon lives: from the last that was heard, whatever ends the connection."""
         assert life.supervision is not None
+        unsent, self._unsent = self._unsent, []
+        for step in unsent:
+            self.ask(step)
+            await trio.sleep(_SENT_APART)  # so that they arrive in the order in which they were asked
         while True:
             with trio.CancelScope() as self._reading:
                 await self._read_on(life.supervision.supervisor)
@@ -152,10 +151,10 @@ class Clients:
     def _wrong_with(self, asked: Asked, told: ConversationRecord) -> Iterator[str]:
         if told not in self._host.versions.get((told.id, told.updated_at), ()):
             yield f"{asked.step} was answered with a record that was never durable"
-        if asked.step.kind in _PROMISED:
-            command, promised = _PROMISED[asked.step.kind]
-            if told.status is not promised and not isinstance(decide(command, told.status), AnswerAsIs):
-                yield f"{asked.step} was answered and {told.id} is {told.status}, not {promised}"
+        effect = EFFECTS[asked.step.kind]
+        as_is = asked.step.kind in _PROMISE_NOTHING or isinstance(decide(effect.command, told.status), AnswerAsIs)
+        if told.status is not effect.after and not as_is:
+            yield f"{asked.step} was answered and {told.id} is {told.status}, not {effect.after}"
         if asked.step.kind is Kind.FORCE_STOP and self._runs(told):
             yield f"{asked.step} was answered and its container runs"
 

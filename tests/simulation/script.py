@@ -7,6 +7,7 @@ from typing import Final
 
 import attrs
 
+from supervisor.conversation.lifecycle import Act, Command, Status, decide
 from tests.simulation.agent import Fate, Manner
 from tests.simulation.docker import Fault
 
@@ -76,6 +77,30 @@ class Step:
         return " ".join(word for word in words if word)
 
 
+@attrs.frozen
+class Effect:
+    """What a command is, and how its conversation is after it; None: gone."""
+
+    command: Command
+    after: Status | None
+    force: bool = False
+
+
+EFFECTS: Final[Mapping[Kind, Effect]] = {
+    Kind.START: Effect(Command.START, Status.RUNNING),
+    Kind.START_NOT_WAITING: Effect(Command.START, Status.RUNNING),
+    Kind.START_WITH_KEY: Effect(Command.START, Status.RUNNING),
+    Kind.PAUSE: Effect(Command.PAUSE, Status.PAUSED),
+    Kind.RESUME: Effect(Command.RESUME, Status.RUNNING),
+    Kind.STOP: Effect(Command.STOP, Status.STOPPED),
+    Kind.FORCE_STOP: Effect(Command.STOP, Status.STOPPED, force=True),
+    Kind.RESTART: Effect(Command.RESTART, Status.RUNNING),
+    Kind.FORCE_RESTART: Effect(Command.RESTART, Status.RUNNING, force=True),
+    Kind.ARCHIVE: Effect(Command.ARCHIVE, Status.ARCHIVED),
+    Kind.DELETE: Effect(Command.DELETE, None),
+}
+_FITTING: Final = 6
+_DEADLINES: Final = (0.0, 0.0, 0.0, 0.5, 3.0, 1000.0)
 CONVERSATIONS: Final = ("c1", "c2", "c3")
 PULLS: Final = ("crawl", "stall", "fail")
 _EXIT_CODES: Final = (0, 1, 126, 127, 137, 139, 143)
@@ -226,18 +251,38 @@ def make_script(seed: int) -> tuple[Step, ...]:
     dice, mix = Random(seed), mix_of(seed)
     calm = dice.random() < mix.calm
     length = dice.randrange(4, 28)
-    steps = [Step(0.0, Kind.START, dice.choice(mix.conversations))]
+    presumed: dict[str, Status | None] = {}
+    steps = [_make_command(dice, mix, presumed)]
     for _ in range(length):
-        commands = calm or dice.random() < mix.busy
-        table = mix.commands if commands else mix.faults
-        (kind,) = dice.choices(list(table), list(table.values()))
-        steps.append(_make_step(dice, mix, kind))
+        if calm or dice.random() < mix.busy:
+            steps.append(_make_command(dice, mix, presumed))
+        else:
+            (kind,) = dice.choices(list(mix.faults), list(mix.faults.values()))
+            steps.append(_make_step(dice, mix, kind))
     return tuple(steps)
 
 
 def render(seed: int, steps: Sequence[Step]) -> str:
     """A script as a person reads it."""
     return "\n".join([f"seed {seed}:", *(f"  {number:2}. {step}" for number, step in enumerate(steps, 1))])
+
+
+def _make_command(dice: Random, mix: Mix, presumed: dict[str, Status | None]) -> Step:
+    """Mostly one that has an effect, if all before it had theirs; a story of refusals is a short one."""
+    conversation = dice.choice(mix.conversations)
+    status = presumed.get(conversation)
+    weights = [weight * (_FITTING if _fits(kind, status) else 1) for kind, weight in mix.commands.items()]
+    (kind,) = dice.choices(list(mix.commands), weights)
+    if _fits(kind, status):
+        presumed[conversation] = EFFECTS[kind].after
+    return Step(dice.choice(mix.waits), kind, conversation, dice.choice(_DEADLINES))
+
+
+def _fits(kind: Kind, status: Status | None) -> bool:
+    effect = EFFECTS[kind]
+    if status is None:
+        return effect.command is Command.START
+    return isinstance(decide(effect.command, status, force=effect.force), Act)
 
 
 def _make_step(dice: Random, mix: Mix, kind: Kind) -> Step:
@@ -251,7 +296,7 @@ def _nothing(_dice: Random, _mix: Mix) -> tuple[str, float]:
 
 
 def _of_a_conversation(dice: Random, mix: Mix) -> tuple[str, float]:
-    return dice.choice(mix.conversations), dice.choice((0.0, 0.0, 0.0, 0.5, 3.0, 1000.0))
+    return dice.choice(mix.conversations), 0.0
 
 
 def _call_fault(dice: Random, mix: Mix) -> tuple[str, float]:
@@ -280,7 +325,6 @@ def _one_of(*numbers: float) -> Callable[[Random, Mix], tuple[str, float]]:
 
 
 _DETAILS: Final[Mapping[Kind, Callable[[Random, Mix], tuple[str, float]]]] = {
-    **dict.fromkeys(BROAD.commands, _of_a_conversation),
     **dict.fromkeys([Kind.OUT_OF_MEMORY, Kind.CHILD_OUT_OF_MEMORY], _of_a_conversation),
     **dict.fromkeys([Kind.FROZEN, Kind.THAWED], _of_a_conversation),
     **dict.fromkeys([Kind.REMOVED, Kind.RENAMED, Kind.RESTARTED], _of_a_conversation),
