@@ -1,5 +1,7 @@
 """A boot that was ordered: kept within its deadline, its outcome in the record, and whoever ordered it answered."""
 
+from typing import Final
+
 import attrs
 import trio
 
@@ -13,6 +15,8 @@ from supervisor.conversation.events import CommandEnded, Event, StatusChanged
 from supervisor.conversation.lifecycle import Command, Status
 from supervisor.conversation.record import FailureCode
 from supervisor.sandbox.port import SandboxView
+
+_DISCARDED_WITHIN: Final = 10.0
 
 
 @attrs.frozen(eq=False)
@@ -104,12 +108,15 @@ class OrderedBoot:
     async def _discard_sandbox(self) -> bool:
         """Remove the half-made sandbox; False if the engine has kept it."""
         await trio.lowlevel.checkpoint()
-        try:
-            await effects.discard(self._keeper, self._context)
-        except ConversationdError as error:
-            self._keeper.log.warning("boot.sandbox_not_removed", error=str(error))
-            return False
-        return True
+        with trio.move_on_after(_DISCARDED_WITHIN):
+            await trio.lowlevel.checkpoint()
+            try:
+                await effects.discard(self._keeper, self._context)
+            except ConversationdError as error:
+                self._keeper.log.warning("boot.sandbox_not_removed", error=str(error))
+            else:
+                return True
+        return False
 
 
 def limit(within: float | None, most: float) -> float:
