@@ -25,6 +25,9 @@ under way is waited for up to a second, a pause is undone in 5, and what the act
 FORCED_WITHIN: Final = 95.0
 """Seconds until a forced stop is answered: 30 of its own, and at the most 60 for an engine call that is under way."""
 
+CALM_SLACK: Final = 5.0
+"""The same on a host where nothing goes wrong: a half-made sandbox is removed, a pause is undone."""
+
 _DEFAULTS: Final[Mapping[Kind, float]] = {
     Kind.START: 60.0,
     Kind.START_WITH_KEY: 60.0,
@@ -60,13 +63,14 @@ class Asked:
 
 
 class Clients:
-    """Everybody who asks the daemon for something."""
+    """Everybody who asks the daemon for something; `calm` says that nothing is going to happen to its host."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, *, calm: bool) -> None:
         self.asked: list[Asked] = []
         self.heard: list[RecordedEvent] = []
         self.wrong: list[str] = []
         self._host = host
+        self._slack, self._forced_within = (CALM_SLACK, CALM_SLACK) if calm else (SLACK, FORCED_WITHIN)
         self._unsent: list[Step] = []
         self._horizon: dict[str, float] = {}
         self._calls: list[trio.CancelScope] = []
@@ -82,9 +86,9 @@ class Clients:
         now = trio.current_time()
         limit = min(step.number or 1e9, _DEFAULTS[step.kind])
         if step.kind is Kind.FORCE_STOP:
-            by = now + FORCED_WITHIN
+            by = now + self._forced_within
         else:
-            by = self._horizon[step.what] = max(now, self._horizon.get(step.what, 0.0)) + limit + SLACK
+            by = self._horizon[step.what] = max(now, self._horizon.get(step.what, 0.0)) + limit + self._slack
         asked = Asked(len(self.asked), step, now, by)
         self.asked.append(asked)
         life.connections.start_soon(self._command, asked, life, life.supervision.supervisor)

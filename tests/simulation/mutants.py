@@ -17,14 +17,14 @@ import attrs
 import click
 import trio
 
-from supervisor.actors import boot, effects, sight
+from supervisor.actors import actor, boot, booting, effects, sight
 from supervisor.actors.boot import Boot
 from supervisor.actors.context import ActorContext
 from supervisor.actors.creations import Creations
 from supervisor.actors.engines import EngineSight
 from supervisor.actors.findings import Died
 from supervisor.actors.keeper import RecordKeeper
-from supervisor.actors.mailbox import Answer, CommandMessage, Reply
+from supervisor.actors.mailbox import Answer, CommandMessage, Mailbox, Message, Reply
 from supervisor.actors.sight import SandboxSight
 from supervisor.actors.supervisor import Supervisor
 from supervisor.alerts.delivery import Deliverer
@@ -32,6 +32,7 @@ from supervisor.conversation.errors import ConversationdError
 from supervisor.conversation.events import Event, RecordedEvent
 from supervisor.conversation.ids import ConversationId
 from supervisor.conversation.json import JsonObject
+from supervisor.conversation.lifecycle import Command
 from supervisor.conversation.record import ConversationRecord, Intent, Phase, SandboxRef
 from supervisor.conversation.restart import Cause, PastRestart, RestartDecision, RestartPolicy, decide_restart
 from supervisor.journal.changes import Told
@@ -121,6 +122,18 @@ def _forget_the_intent() -> Iterator[None]:
 
 
 @contextmanager
+def _forget_that_a_sandbox_is_made() -> Iterator[None]:
+    real = RecordKeeper.save
+
+    async def save(self: RecordKeeper, record: ConversationRecord, *events: Event) -> None:
+        forgotten = record.intent is Intent.CREATE
+        await real(self, attrs.evolve(record, intent=None, sandbox=None) if forgotten else record, *events)
+
+    with mock.patch.object(RecordKeeper, "save", save):
+        yield
+
+
+@contextmanager
 def _take_an_outage_for_a_death() -> Iterator[None]:
     async def lose(self: SandboxSight, reason: str) -> None:
         await trio.lowlevel.checkpoint()
@@ -128,6 +141,76 @@ def _take_an_outage_for_a_death() -> Iterator[None]:
             await self._recover(Died(Cause.EXITED, reason, 1, oom_killed=False))
 
     with mock.patch.object(SandboxSight, "_lose", lose):
+        yield
+
+
+@contextmanager
+def _take_an_outage_for_ill_health() -> Iterator[None]:
+    async def lose(self: SandboxSight, reason: str) -> None:
+        await trio.lowlevel.checkpoint()
+        if self._keeper.record.status == "RUNNING":
+            await self._recover(Died(Cause.UNHEALTHY, reason))
+
+    with mock.patch.object(SandboxSight, "_lose", lose):
+        yield
+
+
+@contextmanager
+def _answer_nobody() -> Iterator[None]:
+    def answer(self: Reply[Answer], value: Answer) -> None:
+        self._value = value
+
+    with mock.patch.object(Reply, "answer", answer):
+        yield
+
+
+@contextmanager
+def _lose_the_workspace() -> Iterator[None]:
+    real = Boot._make_room
+
+    async def make_room(self: Boot) -> None:
+        if self._keeper.record.sandbox is not None:
+            await self._provider.remove(self._keeper.record.sandbox.name)
+            await self._provider.remove_workspace(self._keeper.record.id)
+        await real(self)
+
+    with mock.patch.object(Boot, "_make_room", make_room):
+        yield
+
+
+@contextmanager
+def _ignore_every_deadline() -> Iterator[None]:
+    def limit(_: float | None, most: float) -> float:
+        return most
+
+    with mock.patch.object(booting, "limit", limit), mock.patch.object(actor, "limit", limit):
+        yield
+
+
+@contextmanager
+def _hand_nothing_over() -> Iterator[None]:
+    real = Boot._phase
+
+    async def phase(self: Boot, which: Phase, view: SandboxView, work: Callable[[], Awaitable[None]]) -> None:
+        if which is not Phase.AGENT:
+            await real(self, which, view, work)
+        await trio.lowlevel.checkpoint()
+
+    with mock.patch.object(Boot, "_phase", phase):
+        yield
+
+
+@contextmanager
+def _lose_a_command() -> Iterator[None]:
+    real = Mailbox.take
+
+    async def take(self: Mailbox) -> Message:
+        message = await real(self)
+        while isinstance(message, CommandMessage) and message.command is Command.RESUME and message.within is None:
+            message = await real(self)
+        return message
+
+    with mock.patch.object(Mailbox, "take", take):
         yield
 
 
@@ -320,9 +403,16 @@ MUTANTS: Final[Mapping[str, Callable[[], AbstractContextManager[None]]]] = {
     "answer before commit": _answer_before_commit,
     "decide without a claim": _decide_without_a_claim,
     "forget the intent": _forget_the_intent,
+    "forget that a sandbox is made": _forget_that_a_sandbox_is_made,
     "create again without looking": _create_again_without_looking,
     "keep the last container": _keep_the_last_container,
     "take an outage for a death": _take_an_outage_for_a_death,
+    "take an outage for ill health": _take_an_outage_for_ill_health,
+    "answer nobody": _answer_nobody,
+    "lose a command in the mailbox": _lose_a_command,
+    "lose the workspace": _lose_the_workspace,
+    "ignore every deadline": _ignore_every_deadline,
+    "hand nothing over": _hand_nothing_over,
     "share a restart window": _share_a_restart_window,
     "restart for memory for ever": _restart_for_memory_for_ever,
     "call it running before it is ready": _call_it_running_before_it_is_ready,

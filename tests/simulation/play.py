@@ -19,11 +19,11 @@ from trio.testing import MockClock
 from supervisor.conversation.ids import ConversationId
 from supervisor.conversation.record import ExecutionStatus
 from tests.simulation.agent import Fate, Manner
-from tests.simulation.checks import Ending, watch, wrong_at_the_end
+from tests.simulation.checks import Ending, watch, wrong_at_the_end, wrong_with_last_days, wrong_with_replays
 from tests.simulation.clients import COMMANDS, Clients
 from tests.simulation.docker import HISTORY, Container, Fault, Mood
 from tests.simulation.host import Host, simulated_time
-from tests.simulation.script import Kind, Step, make_script
+from tests.simulation.script import EFFECTS, SLOWNESS, Kind, Step, make_script
 
 SETTLES_IN: Final = 500.0
 """Seconds of peace at the end: the longest deadline, the restarts that may still come, two of the minute's lists."""
@@ -91,7 +91,7 @@ async def _play(directory: Path, seed: int, steps: Sequence[Step]) -> Verdict:
     problems: list[str] = []
     async with trio.open_nursery() as nursery:
         host = Host(directory, Random(seed), nursery)
-        clients = Clients(host)
+        clients = Clients(host, calm=all(step.kind in EFFECTS or step.kind in SLOWNESS for step in steps))
         watch(host, clients)
         with simulated_time(host.wall):
             nursery.start_soon(host.run)
@@ -101,6 +101,8 @@ async def _play(directory: Path, seed: int, steps: Sequence[Step]) -> Verdict:
             await _settle(host)
             ending = await _look_back(host, clients, steps)
             problems = wrong_at_the_end(ending)
+            problems += await wrong_with_replays(ending)
+            problems += await wrong_with_last_days(ending)
             nursery.cancel_scope.cancel()
     told = "\n".join(f"{event.seq} {event.at} {event.conversation} {event.data}" for event in ending.events)
     return Verdict(tuple(problems), zlib.crc32(told.encode()), host.kills, len(ending.events))
@@ -142,6 +144,7 @@ async def _look_back(host: Host, clients: Clients, steps: Sequence[Step]) -> End
         clock_was_stepped=Kind.CLOCK_STEPS in kinds,
         disk_was_full=Kind.DISK_FULL in kinds,
         engine_refused=any(step.kind is Kind.CALL_FAULT and step.what.endswith(refusals) for step in steps),
+        supervisor=life.supervision.supervisor,
     )
 
 

@@ -99,6 +99,9 @@ EFFECTS: Final[Mapping[Kind, Effect]] = {
     Kind.ARCHIVE: Effect(Command.ARCHIVE, Status.ARCHIVED),
     Kind.DELETE: Effect(Command.DELETE, None),
 }
+SLOWNESS: Final = (Kind.SLOW_BOOT, Kind.SLOW_STOP, Kind.SLOW_STEP)
+"""What takes its time without being a fault: deadlines are kept to the second all the same."""
+
 _FITTING: Final = 6
 _DEADLINES: Final = (0.0, 0.0, 0.0, 0.5, 3.0, 1000.0)
 CONVERSATIONS: Final = ("c1", "c2", "c3")
@@ -112,7 +115,7 @@ _DECISIONS: Final = ("finished", "idle", "waiting_for_confirmation", "running")
 class Mix:
     """What scripts of one sort are drawn from: kinds by their weights, and what comes twice twice as often.
 
-    `calm` is the share of scripts without faults, `busy` that of commands among the steps of the others.
+    `calm` is the share of scripts without faults, `busy` that of commands among their steps.
     """
 
     calm: float
@@ -254,8 +257,10 @@ def make_script(seed: int) -> tuple[Step, ...]:
     presumed: dict[str, Status | None] = {}
     steps = [_make_command(dice, mix, presumed)]
     for _ in range(length):
-        if calm or dice.random() < mix.busy:
+        if dice.random() < mix.busy:
             steps.append(_make_command(dice, mix, presumed))
+        elif calm:
+            steps.append(_make_step(dice, mix, dice.choice(SLOWNESS)))
         else:
             (kind,) = dice.choices(list(mix.faults), list(mix.faults.values()))
             steps.append(_make_step(dice, mix, kind))
