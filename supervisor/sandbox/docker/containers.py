@@ -183,10 +183,15 @@ class Containers:
         return read_view(name, container, direct=self._host is not None and self._host.direct)
 
     def _claim_workspace(self, client: EngineClient, conversation: ConversationId) -> None:
-        """Make the volume, or find out that it is there: the engine answers the same way, with its labels."""
+        """Make the volume, or find out that it is there: the engine answers the same way, with its labels.
+
+        One that the engine has found on its disk as it started, and given to no container since, it answers without
+        them (seen with 20.10): then they are asked for.
+        """
         name = self.names.workspace(conversation)
         volume = client.create_volume(name, labels=self.names.workspace_labels(conversation))
-        if not self.names.owns_workspace(conversation, volume["Labels"]):
+        labels = volume["Labels"] or client.inspect_volume(name)["Labels"]
+        if not self.names.owns_workspace(conversation, labels):
             raise Conflict(f"a volume {name} exists that is not ours: remove or rename it")
 
     def _start(self, client: EngineClient, name: str, container: str) -> None:
