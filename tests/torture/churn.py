@@ -117,8 +117,10 @@ class Churn:
         doubtful = _DOUBTFUL.get(move, account.presence)
         with trio.move_on_after(self.pace.patience) as patience:
             await trio.lowlevel.checkpoint()
+            account.ledger.vain_kills[account.conversation] += move is Move.FORCE_STOP
             try:
                 await perform(client, account, move, self.pace.within)
+                account.ledger.vain_kills[account.conversation] -= move is Move.FORCE_STOP
             except RemoteError as error:
                 account.refused(error, doubtful)
             except ConnectionLost:

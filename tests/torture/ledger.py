@@ -2,12 +2,14 @@
 
 from collections import Counter
 from enum import StrEnum
+from re import Pattern
 
 import attrs
 
 from supervisor.control.client import Conversation, RemoteError
 from supervisor.conversation.errors import ErrorCode
 from supervisor.conversation.lifecycle import Status
+from supervisor.conversation.record import FailureCode
 
 
 class Presence(StrEnum):
@@ -20,24 +22,40 @@ class Presence(StrEnum):
 
 @attrs.frozen
 class Steadiness:
-    """What a trial does to sandboxes: whether they may die (`die`), and whether a command may end in ERROR (`fail`).
+    """What a trial's faults excuse: nothing else may happen to a conversation, or to the daemon.
 
-    `incidents` says that the daemon may answer `internal`: its disk or its descriptors are taken away.
+    Sandboxes may die where the trial ends some (`die`), or only those of the `victims`. `failures` are the codes with
+    which a conversation may end in ERROR. `trouble` is found in what the daemon raises for want of what was taken away
+    from it, its disk or its descriptors: then it may answer `internal`, and log an incident.
     """
 
     die: bool = False
-    fail: bool = False
-    incidents: bool = False
+    victims: frozenset[str] = frozenset()
+    failures: frozenset[FailureCode] = frozenset()
+    trouble: Pattern[str] | None = None
+
+    def may_die(self, conversation: str) -> bool:
+        """Whether its sandbox may."""
+        return self.die or conversation in self.victims
+
+    def may_fail(self, code: str) -> bool:
+        """Whether a conversation may end in ERROR with this code."""
+        return code in self.failures
 
 
 @attrs.define
 class Ledger:
-    """All that was lost, and what the clients counted, over all conversations of a trial."""
+    """All that was lost, and what the clients counted, over all conversations of a trial.
+
+    `vain_kills` are each conversation's forced stops that failed or were cut: a forced stop kills before it is written
+    down, so each of them may have ended a sandbox that is wanted still.
+    """
 
     steadiness: Steadiness = attrs.field(factory=Steadiness)
     losses: list[str] = attrs.field(factory=list)
     answers: Counter[str] = attrs.field(factory=Counter)
     refusals: Counter[str] = attrs.field(factory=Counter)
+    vain_kills: Counter[str] = attrs.field(factory=Counter)
     accounts: dict[str, "Account"] = attrs.field(factory=dict)
 
     def account(self, conversation: str) -> "Account":
@@ -78,9 +96,9 @@ class Account:
     def learn(self, told: Conversation, *expected: Status) -> None:
         """An answer came; `expected` is what the command promises."""
         self.ledger.answers[told.status] += 1
-        failed = told.status is Status.ERROR and self.ledger.steadiness.fail
-        if told.status not in expected and not self.contested and not failed:
-            self.ledger.lose(f"{self.conversation}: told {told.status} instead of {' or '.join(expected)}")
+        if told.status not in expected and not self.contested and not self._may_fail(told):
+            wanted = " or ".join(expected)
+            self.ledger.lose(f"{self.conversation}: told {told.status} instead of {wanted}: {told.error}")
         self.presence, self.sure = Presence.PRESENT, True
         self._take(told)
 
@@ -93,7 +111,7 @@ class Account:
             return
         if self.presence is Presence.ABSENT:
             self.ledger.lose(f"{self.conversation}: was deleted, or never accepted, and is {seen.status}")
-        elif seen.status is Status.ERROR and not self.ledger.steadiness.fail:
+        elif seen.status is Status.ERROR and not self._may_fail(seen):
             self.ledger.lose(f"{self.conversation}: failed without a fault: {seen.error}")
         elif self.sure and self.status is not None:
             self._compare(self.status, seen)
@@ -103,7 +121,7 @@ class Account:
         """A command failed, in words."""
         self.ledger.refusals[error.code] += 1
         self.doubt(presence)
-        if error.has(ErrorCode.INTERNAL) and not self.ledger.steadiness.incidents:
+        if error.has(ErrorCode.INTERNAL) and self.ledger.steadiness.trouble is None:
             self.ledger.lose(f"{self.conversation}: {error.code}: {error.message} {dict(error.data)}")
 
     def doubt(self, presence: Presence) -> None:
@@ -119,13 +137,15 @@ class Account:
     def _take(self, seen: Conversation) -> None:
         self.status, self.incarnation = seen.status, seen.incarnation
 
+    def _may_fail(self, seen: Conversation) -> bool:
+        failure = seen.error if seen.status is Status.ERROR else None
+        return failure is not None and self.ledger.steadiness.may_fail(failure.code)
+
     def _compare(self, told: Status, seen: Conversation) -> None:
-        becomes = {told}
-        if told is Status.STARTING or (self.ledger.steadiness.die and told is Status.RUNNING):
-            becomes |= {Status.STARTING, Status.RUNNING}
-        if self.ledger.steadiness.fail and told in (Status.RUNNING, Status.STARTING, Status.PAUSED):
-            becomes.add(Status.ERROR)
+        becomes, mortal = {told}, self.ledger.steadiness.may_die(self.conversation)
+        if told is Status.STARTING or (mortal and told is Status.RUNNING):
+            becomes |= {Status.STARTING, Status.RUNNING, *([Status.ERROR] if self._may_fail(seen) else [])}
         if seen.status not in becomes:
             self.ledger.lose(f"{self.conversation}: was told {told} and is {seen.status}: {seen.error}")
-        elif told is not Status.STARTING and not self.ledger.steadiness.die and seen.incarnation != self.incarnation:
+        elif told is not Status.STARTING and not mortal and seen.incarnation != self.incarnation:
             self.ledger.lose(f"{self.conversation}: boot {self.incarnation} ran on and is boot {seen.incarnation} now")

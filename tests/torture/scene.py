@@ -14,7 +14,7 @@ import trio
 from supervisor.control.address import UnixAddress
 from supervisor.control.client import ControlClient, Conversation, connect
 from supervisor.conversation.lifecycle import Status
-from supervisor.conversation.record import Observed
+from supervisor.conversation.record import FailureCode, Observed
 from supervisor.sandbox.docker.names import CONVERSATION_LABEL
 from tests.daemon_fixtures import remove_leftovers
 from tests.daemon_process import DaemonError, DaemonProcess
@@ -97,7 +97,7 @@ class Scene:
             for account in self.ledger.accounts.values():
                 await check(client, account)
             losses += await self._finish_one(client)
-            losses += (await read_journal(client)).losses
+            losses += (await read_journal(client, self.ledger)).losses
             losses += await hear_witness(self.witness, client, _SETTLE_WITHIN)
         return (*self.ledger.losses, *self.watch.doubles, *losses)
 
@@ -160,11 +160,16 @@ def _wrong_with(conversation: Conversation, states: Mapping[str, str]) -> str | 
         Status.PAUSED: state == "paused" or (cold and (state in _ENDED or state == "gone")),
         Status.STOPPED: state in _ENDED or state == "gone",
         Status.ARCHIVED: state == "gone",
-        Status.ERROR: True,
+        Status.ERROR: state in _ENDED or state == "gone" or _is_kept(conversation),
     }[conversation.status]
     if fits and conversation.observed is not Observed.UNKNOWN:
         return None
     return f"{conversation.id} is {conversation.status} ({conversation.observed}) and its container is {state}"
+
+
+def _is_kept(conversation: Conversation) -> bool:
+    """A sandbox that could not be resumed in time is kept as it is, for whoever wants to know why."""
+    return conversation.error is not None and conversation.error.code == FailureCode.RESUME_TIMEOUT
 
 
 @asynccontextmanager

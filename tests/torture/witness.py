@@ -1,5 +1,6 @@
 """A subscriber that comes back with `since`: whatever happens to the daemon it sees each event once, in order."""
 
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -9,6 +10,7 @@ import trio
 from supervisor.control.address import UnixAddress
 from supervisor.control.client import ControlClient, Event, resumable_events
 from supervisor.conversation.lifecycle import Status, is_legal
+from tests.torture.ledger import Ledger
 from tests.torture.waiting import comes_true
 
 
@@ -39,11 +41,13 @@ class Witness:
 
 @attrs.define
 class Reading:
-    """The journal, read once from its beginning: are its numbers whole, and every walk legal?"""
+    """The journal, read once from its beginning: are its numbers whole, every walk legal, and every end excused?"""
 
+    ledger: Ledger
     losses: list[str] = attrs.field(factory=list)
     events: int = 0
     _status: dict[str, Status | None] = attrs.field(factory=dict)
+    _deaths: Counter[str] = attrs.field(factory=Counter)
 
     def read(self, event: Event) -> None:
         """The next event."""
@@ -57,6 +61,8 @@ class Reading:
             self._status[event.conversation] = None
         elif event.kind == "status":
             self._walk(event.conversation, event)
+        elif event.kind == "restart_scheduled":
+            self._bury(event.conversation, event)
 
     def _walk(self, conversation: str, event: Event) -> None:
         before = None if event.data["from"] is None else Status(event.data["from"])
@@ -65,11 +71,19 @@ class Reading:
         if before is not stood or not is_legal(before, after):
             self.losses.append(f"event {event.seq}: {conversation} stood in {stood} and went {before} -> {after}")
         self._status[conversation] = after
+        if after is Status.ERROR and not self.ledger.steadiness.may_fail(event.data["reason"]):
+            self.losses.append(f"event {event.seq}: {conversation} failed of no fault: {event.data['message']}")
+
+    def _bury(self, conversation: str, event: Event) -> None:
+        self._deaths[conversation] += 1
+        excused = self.ledger.steadiness.may_die(conversation)
+        if not excused and self._deaths[conversation] > self.ledger.vain_kills[conversation]:
+            self.losses.append(f"event {event.seq}: {conversation} died of no fault: {event.data['message']}")
 
 
-async def read_journal(client: ControlClient) -> Reading:
-    """Read the whole journal over the control channel."""
-    reading = Reading()
+async def read_journal(client: ControlClient, ledger: Ledger) -> Reading:
+    """Read the whole journal over the control channel, and hold it to what a trial excuses."""
+    reading = Reading(ledger)
     target = (await client.info()).seq
     async with client.subscribe(since=0) as events:
         while reading.events < target:

@@ -1,5 +1,6 @@
 """A daemon that runs out of file descriptors, because of clients that come and stay."""
 
+import re
 from typing import Final
 
 import trio
@@ -15,13 +16,14 @@ _LIMIT: Final = 128
 _CLIENTS: Final = 2 * _LIMIT
 _OUT_WITHIN: Final = 60.0
 _TRY_AGAIN_AFTER: Final = 0.2
+_NO_DESCRIPTOR: Final = re.compile("Too many open files|unable to open database file")
 
 
 async def run(bench: Bench) -> Finding:
     """Under churn: nothing is lost while there are none, and everything goes on when there are some again."""
     rounds, crowd = bench.pick(10, 1), bench.pick(10, 4)
     prefix = ["prlimit", f"--nofile={_LIMIT}", "--"]
-    steadiness = Steadiness(die=True, fail=True, incidents=True)
+    steadiness = Steadiness(trouble=_NO_DESCRIPTOR)
     async with open_scene(bench, steadiness=steadiness, prefix=prefix) as scene:
         async with scene.churn(crowd).going_on():
             for number in range(rounds):

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,13 +21,14 @@ from tests.torture.waiting import comes_true
 _ROOM: Final = 64 * 2**20
 _BLOCK: Final = 4096
 _REFUSED_WITHIN: Final = 30.0
+_NO_ROOM: Final = re.compile("database or disk is full|No space left on device")
 
 
 async def run(bench: Bench) -> Finding:
     """Under churn: what cannot be written is refused and undone, and everything goes on when there is room."""
     rounds, crowd = bench.pick(10, 2), bench.pick(10, 5)
     with _small_disk(bench.directory / "state") as disk:
-        async with open_scene(bench, steadiness=Steadiness(incidents=True)) as scene:
+        async with open_scene(bench, steadiness=Steadiness(trouble=_NO_ROOM)) as scene:
             async with scene.churn(crowd).going_on():
                 for number in range(rounds):
                     await _fill_and_free(scene, disk / "ballast", with_kill=number % 2 == 1)

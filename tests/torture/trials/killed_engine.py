@@ -38,7 +38,7 @@ async def run_with_live_restore(bench: Bench) -> Finding:
 async def run_both(bench: Bench) -> Finding:
     """Engine and daemon killed within a moment of each other, under churn, and started again in either order."""
     rounds, crowd = bench.pick(20, 2), bench.pick(10, 5)
-    steadiness = Steadiness(die=True, fail=True)
+    steadiness = Steadiness(die=True)
     async with open_scene(bench, steadiness=steadiness) as scene:
         async with scene.churn(crowd).going_on():
             for number in range(rounds):

@@ -26,7 +26,7 @@ async def run(bench: Bench) -> Finding:
     clock = bench.directory / "clock"
     _set(clock, 0)
     environ = await trio.to_thread.run_sync(_faked, bench.directory, clock)
-    async with open_scene(bench, steadiness=Steadiness(die=True), environ=environ) as scene:
+    async with open_scene(bench, steadiness=Steadiness(victims=frozenset({_VICTIM})), environ=environ) as scene:
         async with connect(scene.address) as client:
             scene.ledger.account(_VICTIM).learn(await client.start(_VICTIM), Status.RUNNING)
         async with scene.churn(crowd).going_on():
