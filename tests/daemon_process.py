@@ -117,12 +117,13 @@ class DaemonProcess:
         assert self._process is not None
         self._process.send_signal(number)
 
-    def kill(self) -> None:
-        """End it as a power cut would."""
+    def kill(self) -> int:
+        """End it as a power cut would; answers with -SIGKILL, or with the exit code of one that had ended by itself."""
         assert self._process is not None
         self._process.kill()
-        self._process.wait(_END_WITHIN)
+        code = self._process.wait(_END_WITHIN)
         self._process = None
+        return code
 
     def stop(self) -> int:
         """End it by SIGTERM; answers with its exit code."""

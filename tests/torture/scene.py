@@ -19,6 +19,7 @@ from supervisor.sandbox.docker.names import CONVERSATION_LABEL
 from tests.daemon_fixtures import remove_leftovers
 from tests.daemon_process import DaemonError, DaemonProcess
 from tests.torture.churn import Churn, Pace, check
+from tests.torture.daemon_log import incidents
 from tests.torture.engine_watch import EngineWatch
 from tests.torture.ledger import Ledger, Steadiness
 from tests.torture.trial import Bench
@@ -74,8 +75,10 @@ class Scene:
         return Churn(self.address, self.ledger, names, self.bench.random, pace or Pace())
 
     async def kill_daemon(self) -> None:
-        """End it as a power cut would."""
-        await trio.to_thread.run_sync(self.daemon.kill)
+        """End it as a power cut would; until then it has to have lived."""
+        code = await trio.to_thread.run_sync(self.daemon.kill)
+        if code != -SIGKILL:
+            self.ledger.lose(f"the daemon had ended by itself with {code}: {self.daemon.tail()}")
 
     async def start_daemon(self) -> float:
         """Start it again; how many seconds that took."""
@@ -99,7 +102,14 @@ class Scene:
             losses += await self._finish_one(client)
             losses += (await read_journal(client, self.ledger)).losses
             losses += await hear_witness(self.witness, client, _SETTLE_WITHIN)
+        losses += await self._end_daemon()
         return (*self.ledger.losses, *self.watch.doubles, *losses)
+
+    async def check_all(self, client: ControlClient) -> None:
+        """Hold the daemon to everything that it told."""
+        await trio.lowlevel.checkpoint()
+        for account in self.ledger.accounts.values():
+            await check(client, account)
 
     async def settled(self) -> list[str]:
         """Wait until the daemon and the engine agree on everything; what they do not agree on in the end."""
@@ -149,6 +159,12 @@ class Scene:
         stopped = await client.stop("last")
         await client.delete("last")
         return [] if stopped.conversation.status is Status.STOPPED else ["the last conversation did not stop"]
+
+    async def _end_daemon(self) -> list[str]:
+        """It ends when it is asked to, and has met nothing that its log would know and we would not."""
+        code = await trio.to_thread.run_sync(self.daemon.stop)
+        losses = [f"the daemon ended with {code}"] if code else []
+        return losses + list(incidents(self.daemon.log, self.ledger.steadiness.trouble))
 
 
 def _wrong_with(conversation: Conversation, states: Mapping[str, str]) -> str | None:

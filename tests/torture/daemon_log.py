@@ -1,0 +1,48 @@
+"""The daemon's own log: does it tell of a bug that nobody else has seen, because the daemon came over it?"""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from re import Pattern
+from typing import Final
+
+from supervisor.conversation.json import JsonObject
+
+_TOLD_ELSEWHERE: Final = ("alert.raised", "alert.over")
+_ANOTHER_PROGRAM: Final = "nice: "
+"""What `nice` says where it may not make anybody nicer than they are."""
+
+
+def incidents(log: Path, excused: Pattern[str] | None) -> Iterator[str]:
+    """A sentence for every exception and incident, and for all that is no log line.
+
+    What is `excused` by its traceback is none: the daemon says there what it lacked.
+    """
+    for line in log.read_text(errors="replace").splitlines():
+        fields = _parse(line)
+        if fields is None:
+            if not line.startswith(_ANOTHER_PROGRAM):
+                yield f"the daemon's log has {line!r}"
+        elif _tells_of_a_bug(fields):
+            told = str(fields.get("exception", ""))
+            if excused is None or not excused.search(told):
+                yield f"the daemon's log has {fields['event']} {fields.get('incident', '')}: {_last_line(told)}"
+
+
+def _parse(line: str) -> JsonObject | None:
+    try:
+        fields: JsonObject = json.loads(line)
+    except ValueError:
+        return None
+    return fields
+
+
+def _tells_of_a_bug(fields: JsonObject) -> bool:
+    """An alert tells of an incident that has a line of its own."""
+    told = "exception" in fields or "incident" in fields or fields["level"] == "critical"
+    return told and fields["event"] not in _TOLD_ELSEWHERE
+
+
+def _last_line(traceback: str) -> str:
+    lines: Sequence[str] = traceback.splitlines()
+    return lines[-1] if lines else ""
