@@ -15,6 +15,7 @@ from supervisor.control.client import CannotConnect, ConnectionLost, ControlClie
 from supervisor.conversation.errors import ErrorCode
 from supervisor.conversation.lifecycle import Status
 from tests.torture.ledger import Account, Ledger, Presence
+from tests.torture.workspaces import start_with_token
 
 _COME_BACK_AFTER: Final = 0.05
 _DUEL: Final = 0.05
@@ -149,9 +150,9 @@ async def perform(client: ControlClient, account: Account, move: Move, within: f
     name = account.conversation
     match move:
         case Move.START:
-            account.learn(await client.start(name, within=within), *_UP)
+            account.learn(await start_with_token(client, name, within=within), *_UP)
         case Move.START_UNWAITED:
-            account.learn(await client.start(name, wait=False, within=within), Status.STARTING)
+            account.learn(await start_with_token(client, name, wait=False, within=within), Status.STARTING)
         case Move.PAUSE:
             account.learn(await client.pause(name, within=within), Status.PAUSED)
         case Move.RESUME:

@@ -25,13 +25,14 @@ from tests.torture.ledger import Ledger, Steadiness
 from tests.torture.trial import Bench
 from tests.torture.waiting import comes_true
 from tests.torture.witness import Witness, hear_witness, read_journal
+from tests.torture.workspaces import COMMAND, Workspaces, start_with_token
 
 _CONFIG: Final = """
 max_connections = 4096
 [sandbox]
 image = "{image}"
 pull = "never"
-command = ["sleep", "100000"]
+command = {command}
 port = 0
 memory = "16MiB"
 cpus = 1.0
@@ -63,6 +64,7 @@ class Scene:
     ledger: Ledger
     watch: EngineWatch
     witness: Witness
+    workspaces: Workspaces
 
     @property
     def address(self) -> UnixAddress:
@@ -94,16 +96,15 @@ class Scene:
         await self.kill_daemon()
 
     async def audit(self) -> tuple[str, ...]:
-        """Wait until everything has settled; then a sentence for all that is not as it should be."""
+        """Wait until everything has settled and end the daemon; then a sentence for all that is not as it should be."""
         async with connect(self.address) as client:
             losses = await self._settle(client)
-            for account in self.ledger.accounts.values():
-                await check(client, account)
+            await self.check_all(client)
             losses += await self._finish_one(client)
             losses += (await read_journal(client, self.ledger)).losses
             losses += await hear_witness(self.witness, client, _SETTLE_WITHIN)
         losses += await self._end_daemon()
-        return (*self.ledger.losses, *self.watch.doubles, *losses)
+        return (*self.ledger.losses, *self.watch.doubles, *self.workspaces.losses, *losses)
 
     async def check_all(self, client: ControlClient) -> None:
         """Hold the daemon to everything that it told."""
@@ -119,7 +120,10 @@ class Scene:
 
     def tell(self, *more: str) -> str:
         """The figures for the table."""
-        return "; ".join((self.ledger.tell(), f"{len(self.watch.made)} containers, {self.witness.last} events", *more))
+        return "; ".join((self.ledger.tell(), self._tell_seen(), *more))
+
+    def _tell_seen(self) -> str:
+        return f"{len(self.watch.made)} containers, {self.workspaces.boots} signed boots, {self.witness.last} events"
 
     async def _start_until_killed(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -149,11 +153,12 @@ class Scene:
             for volume in volumes
             if volume["Labels"][CONVERSATION_LABEL] not in conversations
         ]
-        return losses + [wrong for one in conversations.values() if (wrong := _wrong_with(one, states))]
+        losses += [wrong for one in conversations.values() if (wrong := _wrong_with(one, states))]
+        return losses + await self.workspaces.compare(conversations.values())
 
     async def _finish_one(self, client: ControlClient) -> list[str]:
         """It still does its job: one more conversation through its life."""
-        await client.start("last")
+        await start_with_token(client, "last")
         await client.pause("last")
         await client.resume("last")
         stopped = await client.stop("last")
@@ -202,15 +207,19 @@ async def open_scene(
     url = bench.engine.base_url
     place = directory or bench.directory
     daemon = DaemonProcess(
-        place, _CONFIG.format(image=bench.image) + config, {"DOCKER_HOST": url, **(environ or {})}, prefix
+        place,
+        _CONFIG.format(image=bench.image, command=COMMAND) + config,
+        {"DOCKER_HOST": url, **(environ or {})},
+        prefix,
     )
     witness = Witness()
     await trio.to_thread.run_sync(daemon.start)
     with closing(docker.APIClient(base_url=url, version="1.41")) as raw:
         try:
             with EngineWatch(url, daemon.instance) as watch:
-                scene = Scene(bench, daemon, raw, Ledger(steadiness or Steadiness()), watch, witness)
-                async with witness.watching(scene.address):
+                workspaces = Workspaces(raw.info()["DockerRootDir"], daemon.instance)
+                scene = Scene(bench, daemon, raw, Ledger(steadiness or Steadiness()), watch, witness, workspaces)
+                async with witness.watching(scene.address), workspaces.watching():
                     yield scene
         finally:
             with trio.CancelScope(shield=True):  # bounded by the time limits of both

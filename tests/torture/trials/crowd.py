@@ -11,6 +11,7 @@ from supervisor.conversation.lifecycle import Status
 from tests.torture.ledger import Account
 from tests.torture.scene import Scene, open_scene
 from tests.torture.trial import Bench, Finding
+from tests.torture.workspaces import start_with_token
 
 _Work = Callable[[ControlClient, Account], Awaitable[None]]
 _CONNECTED_WITHIN: Final = 60.0
@@ -40,7 +41,7 @@ async def _alone(scene: Scene, name: str, work: _Work) -> None:
 
 
 async def _start(client: ControlClient, account: Account) -> None:
-    account.learn(await client.start(account.conversation), Status.RUNNING)
+    account.learn(await start_with_token(client, account.conversation), Status.RUNNING)
 
 
 async def _pause(client: ControlClient, account: Account) -> None:

@@ -11,6 +11,7 @@ from supervisor.conversation.record import Observed
 from tests.torture.ledger import Steadiness
 from tests.torture.scene import Scene, moment, open_scene
 from tests.torture.trial import Bench, Finding
+from tests.torture.workspaces import start_with_token
 
 _NOTICED_WITHIN: Final = 30.0
 _LOOK_AGAIN_AFTER: Final = 0.05
@@ -87,7 +88,7 @@ async def _populate(scene: Scene, running: int, paused: int) -> dict[str, Status
     wanted |= {f"pauses{number}": Status.PAUSED for number in range(paused)}
     async with connect(scene.address) as client:
         for name, status in wanted.items():
-            scene.ledger.account(name).learn(await client.start(name), Status.RUNNING)
+            scene.ledger.account(name).learn(await start_with_token(client, name), Status.RUNNING)
             if status is Status.PAUSED:
                 scene.ledger.account(name).learn(await client.pause(name), status)
     return wanted

@@ -13,6 +13,7 @@ from supervisor.conversation.lifecycle import Status
 from tests.torture.ledger import Steadiness
 from tests.torture.scene import Scene, open_scene
 from tests.torture.trial import Bench, Finding
+from tests.torture.workspaces import start_with_token
 
 _Meddle = Callable[[docker.APIClient, str], object]
 
@@ -64,7 +65,7 @@ async def _bring(scene: Scene, name: str, status: Status) -> None:
     async with connect(scene.address) as client:
         account = scene.ledger.account(name)
         if account.status is None:
-            account.learn(await client.start(name), Status.RUNNING)
+            account.learn(await start_with_token(client, name), Status.RUNNING)
         else:
             account.learn(await client.restart(name, force=True), Status.RUNNING)
         if status is Status.PAUSED:

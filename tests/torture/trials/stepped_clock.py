@@ -12,6 +12,7 @@ from supervisor.conversation.lifecycle import Status
 from tests.torture.ledger import Steadiness
 from tests.torture.scene import Scene, moment, open_scene
 from tests.torture.trial import Bench, Finding
+from tests.torture.workspaces import start_with_token
 
 _HOUR: Final = 3600
 _STEPS: Final = (_HOUR, 0, -_HOUR, 0)
@@ -28,7 +29,7 @@ async def run(bench: Bench) -> Finding:
     environ = await trio.to_thread.run_sync(_faked, bench.directory, clock)
     async with open_scene(bench, steadiness=Steadiness(victims=frozenset({_VICTIM})), environ=environ) as scene:
         async with connect(scene.address) as client:
-            scene.ledger.account(_VICTIM).learn(await client.start(_VICTIM), Status.RUNNING)
+            scene.ledger.account(_VICTIM).learn(await start_with_token(client, _VICTIM), Status.RUNNING)
         async with scene.churn(crowd).going_on():
             for number in range(rounds):
                 for offset in steps:
