@@ -153,7 +153,7 @@ class Scene:
             for volume in volumes
             if volume["Labels"][CONVERSATION_LABEL] not in conversations
         ]
-        losses += [wrong for one in conversations.values() if (wrong := _wrong_with(one, states))]
+        losses += [wrong for one in conversations.values() if (wrong := wrong_with(one, states))]
         return losses + await self.workspaces.compare(conversations.values())
 
     async def _finish_one(self, client: ControlClient) -> list[str]:
@@ -172,7 +172,8 @@ class Scene:
         return losses + list(incidents(self.daemon.log, self.ledger.steadiness.trouble))
 
 
-def _wrong_with(conversation: Conversation, states: Mapping[str, str]) -> str | None:
+def wrong_with(conversation: Conversation, states: Mapping[str, str]) -> str | None:
+    """Say what does not fit between a conversation and its container, by the states of all containers."""
     state = states.get(conversation.sandbox.name, "gone") if conversation.sandbox is not None else "gone"
     cold = conversation.observed is Observed.COLD
     fits = {
