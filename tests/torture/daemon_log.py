@@ -9,6 +9,9 @@ from typing import Final
 from supervisor.conversation.json import JsonObject
 
 _TOLD_ELSEWHERE: Final = ("alert.raised", "alert.over")
+_ANSWERS_CUT: Final = "urllib3.connection"
+"""Who warns of headers that an engine's answer breaks off in: what we make of that answer is looked at elsewhere."""
+
 _ANOTHER_PROGRAM: Final = "nice: "
 """What `nice` says where it may not make anybody nicer than they are."""
 
@@ -39,8 +42,9 @@ def _parse(line: str) -> JsonObject | None:
 
 def _tells_of_a_bug(fields: JsonObject) -> bool:
     """An alert tells of an incident that has a line of its own."""
-    told = "exception" in fields or "incident" in fields or fields["level"] == "critical"
-    return told and fields["event"] not in _TOLD_ELSEWHERE
+    if fields["event"] in _TOLD_ELSEWHERE or (fields["level"], fields.get("logger")) == ("warning", _ANSWERS_CUT):
+        return False
+    return "exception" in fields or "incident" in fields or fields["level"] == "critical"
 
 
 def _last_line(traceback: str) -> str:

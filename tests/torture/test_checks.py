@@ -97,7 +97,8 @@ def test_log_is_searched_for_what_nobody_else_saw(tmp_path: Path) -> None:
     crash = {"event": "actor.crashed", "level": "error", "incident": "i1", "exception": "Traceback\nOSError: disk full"}
     alert = {"event": "alert.raised", "level": "critical", "incident": "i1"}
     fine = {"event": "sandbox.died", "level": "warning"}
-    log.write_text("\n".join([*map(json.dumps, (crash, alert, fine)), "nice: cannot", "Segmentation fault"]))
+    cut = {"event": "headers", "level": "warning", "logger": "urllib3.connection", "exception": "Traceback"}
+    log.write_text("\n".join([*map(json.dumps, (crash, alert, fine, cut)), "nice: cannot", "Segmentation fault"]))
     fault = "the daemon's log has 'Segmentation fault'"
     assert list(incidents(log, None)) == ["the daemon's log has actor.crashed i1: OSError: disk full", fault]
     assert list(incidents(log, re.compile("disk full"))) == [fault]
