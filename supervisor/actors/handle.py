@@ -135,6 +135,8 @@ class ConversationHandle:
                 await fail(self._keeper, FailureCode.INTERNAL, error)
         except JournalError as failure:
             self._keeper.log.warning("actor.crash_not_counted", error=str(failure))
+        except Exception:
+            self._keeper.log.exception("actor.crash_not_counted")
 
 
 _CAN_FAIL: Final = (Status.STARTING, Status.RUNNING, Status.PAUSED)

@@ -24,9 +24,10 @@ from supervisor.actors.settings import ActorSettings
 from supervisor.actors.supervisor import Supervisor
 from supervisor.agent.port import AgentDriver
 from supervisor.journal.changes import JournalError
-from supervisor.journal.journal import Journal, Offload, in_thread
+from supervisor.journal.journal import Journal, Offload
 from supervisor.journal.store import Store
 from supervisor.sandbox.port import SandboxProvider
+from supervisor.threads import in_thread
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -136,4 +137,6 @@ async def _prune(journal: Journal, creations: Creations, parts: Parts) -> None:
             await journal.prune(before, now - KEYS_LIVE)
         except JournalError as error:
             _log.warning("journal.not_pruned", error=str(error))
+        except Exception:  # noqa: BLE001 - what is tried again in an hour must end nothing
+            _log.exception("journal.not_pruned")
         await trio.sleep(_PRUNE_EVERY)

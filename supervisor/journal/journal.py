@@ -20,6 +20,7 @@ from supervisor.conversation.record import ConversationRecord
 from supervisor.journal.changes import Change, JournalError
 from supervisor.journal.ledger import Delivery, Judgement
 from supervisor.journal.store import KnownKey, RecordPage, Snapshot, Store, Written
+from supervisor.threads import NoThread, in_thread
 
 _T = TypeVar("_T")
 
@@ -32,21 +33,16 @@ class Offload(Protocol):
     """How a blocking call is run: in a worker thread; inline in simulations, whose clock knows no threads."""
 
     def __call__(self, call: Callable[[], _T], limiter: trio.CapacityLimiter) -> Awaitable[_T]:
-        """Run the call and wait for what it returns; never abandoned."""
+        """Run the call and wait for what it returns; never abandoned, so that a connection has one user at a time.
 
-
-def in_thread(call: Callable[[], _T], limiter: trio.CapacityLimiter) -> Awaitable[_T]:
-    """Run a blocking call in a worker thread; never abandoned, so that a connection has one user at a time."""
-    return trio.to_thread.run_sync(call, limiter=limiter)
+        Raises:
+            NoThread: the call was not begun.
+        """
 
 
 def _remedy(error: sqlite3.Error) -> str:
     full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL  # absent where the module itself raises
     return ": make room on the file system of the state_dir" if full else ""
-
-
-def _nothing() -> None:
-    """What a probe has the writer's thread do."""
 
 
 @attrs.define(eq=False)
@@ -113,7 +109,8 @@ class Journal:
 
     async def probe(self) -> None:
         """Return when everything that was asked of the writer before is done: a sign of progress, for a watchdog."""
-        await self._offload(_nothing, self._writing)
+        async with self._writing:
+            pass
 
     async def prune(self, events_before: datetime | None, keys_before: datetime) -> None:
         """Forget events (None: none of them) and idempotency keys of before these times.
@@ -125,7 +122,7 @@ class Journal:
             await self._offload(partial(self._store.prune_keys, keys_before), self._writing)
             if events_before is not None:
                 self.pruned_through = await self._offload(partial(self._store.prune, events_before), self._writing)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, NoThread) as error:
             raise JournalError(f"the journal cannot be pruned: {error}") from error
 
     async def record(self, conversation: ConversationId) -> ConversationRecord | None:
@@ -171,12 +168,19 @@ class Journal:
         return await self._read(partial(self._store.deliveries, sink, after, limit))
 
     async def _write(self, batch: list[_Waiting]) -> None:
-        outcomes = await self._offload(partial(self._attempt, [waiting.change for waiting in batch]), self._writing)
+        outcomes = await self._try(tuple(waiting.change for waiting in batch))
         self._tell([event for outcome in outcomes if isinstance(outcome, Written) for event in outcome.events])
         await trio.lowlevel.checkpoint()  # those who listen get it while those who asked are still waking up
         for waiting, outcome in zip(batch, outcomes, strict=True):
             waiting.outcome = outcome
             waiting.done.set()
+
+    async def _try(self, changes: Sequence[Change]) -> Sequence[Written | Exception]:
+        try:
+            return await self._offload(partial(self._attempt, changes), self._writing)
+        except NoThread as error:
+            await trio.lowlevel.checkpoint()
+            return [JournalError(f"the journal cannot be written: {error}") for _ in changes]
 
     def _attempt(self, changes: Sequence[Change]) -> Sequence[Written | Exception]:
         try:
@@ -196,5 +200,5 @@ class Journal:
     async def _read(self, query: Callable[[], _T]) -> _T:
         try:
             return await self._offload(query, self._reading)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, NoThread) as error:
             raise JournalError(f"the journal cannot be read: {error}") from error

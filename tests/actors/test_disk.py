@@ -207,6 +207,35 @@ async def test_failure_is_recorded_when_there_is_room(tmp_path: Path, autojump_c
         await world.until_status(Status.ERROR)
 
 
+async def test_record_that_cannot_be_read_is_one_conversations_trouble(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """After a crash it cannot be read for a while, whyever: nobody else knows of it, and the actor is back."""
+    async with open_world(tmp_path, make_store=FaultyStore) as world:
+        await world.start()
+        await world.start(C2)
+        world.agent.fail_next("pause", RuntimeError("a bug"))
+        disk(world).unreadable = ValueError("no record of ours")
+        with pytest.raises(InternalError):
+            await world.supervisor.pause(C1, None)
+        await trio.sleep(10)
+        disk(world).unreadable = None
+        assert (await world.supervisor.pause(C1, None)).status is Status.PAUSED
+        assert (await world.supervisor.pause(C2, None)).status is Status.PAUSED
+
+
+async def test_pruning_that_fails_ends_nothing(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Not even with what nobody expects; it is tried again an hour later."""
+    async with open_world(tmp_path, make_store=FaultyStore) as world:
+        disk(world).unprunable = ValueError("a bug")
+        await world.start(request=StartRequest(idempotency_key="k"))
+        await trio.sleep(24 * 3600 + 10)
+        disk(world).unprunable = None
+        assert len(await world.supervision.journal.keys()) == 1
+        await trio.sleep(3600)
+        assert await world.supervision.journal.keys() == ()
+
+
 async def test_pruning_waits_for_room_on_the_disk(tmp_path: Path, autojump_clock: MockClock) -> None:
     """A prune that fails is made up for an hour later."""
     async with open_world(tmp_path, make_store=FaultyStore) as world:

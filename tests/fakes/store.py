@@ -5,21 +5,36 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
+from supervisor.conversation.ids import ConversationId
+from supervisor.conversation.record import ConversationRecord
 from supervisor.journal.changes import AlreadyExists, Change, JudgedBefore
 from supervisor.journal.store import Store, Written
 
 
 class FaultyStore(Store):
-    """Refuses to write while `full`; calls `written` after each transaction."""
+    """Refuses to write while `full`; calls `written` after each transaction.
+
+    It raises `unreadable` for each record that is asked for, and `unprunable` for each prune, if they are set.
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self.full = False
         self.refused = 0
         self.written: Callable[[], None] = lambda: None
+        self.unreadable: Exception | None = None
+        self.unprunable: Exception | None = None
+
+    def record(self, conversation: ConversationId) -> ConversationRecord | None:
+        """As the store does, or not at all."""
+        if self.unreadable is not None:
+            raise self.unreadable
+        return super().record(conversation)
 
     def prune_keys(self, before: datetime) -> None:
         """As the store does, or not at all."""
+        if self.unprunable is not None:
+            raise self.unprunable
         if self.full:
             self.refused += 1
             raise sqlite3.OperationalError("database or disk is full")

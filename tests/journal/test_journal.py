@@ -1,10 +1,11 @@
 """The journal: durable before announced, in batches, and never half."""
 
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import TypeVar
 
 import attrs
 import pytest
@@ -14,11 +15,14 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from supervisor.conversation.events import RecordedEvent
 from supervisor.conversation.ids import ConversationId
 from supervisor.journal.changes import AlreadyExists, JournalError, Update
-from supervisor.journal.journal import Journal, in_thread
+from supervisor.journal.journal import Journal, Offload
 from supervisor.journal.store import Store
+from supervisor.threads import NoThread, in_thread
 from tests.fakes.store import FaultyStore
 from tests.journal.samples import C1, C2, NOON, create, note, record
 from tests.world import inline
+
+_T = TypeVar("_T")
 
 
 @attrs.define
@@ -37,7 +41,7 @@ class Desk:
 
 
 @asynccontextmanager
-async def open_desk(directory: Path, *, threads: bool = False) -> AsyncIterator[Desk]:
+async def open_desk(directory: Path, offload: Offload = inline) -> AsyncIterator[Desk]:
     """Open a journal and let it write."""
     store, heard = FaultyStore(directory / "journal.db"), list[RecordedEvent]()
     batches: list[int] = []
@@ -46,7 +50,7 @@ async def open_desk(directory: Path, *, threads: bool = False) -> AsyncIterator[
         batches.append(len(events))
         heard.extend(events)
 
-    journal = Journal(store, announce, in_thread if threads else inline)
+    journal = Journal(store, announce, offload)
 
     async def write() -> None:
         await journal.run()
@@ -178,6 +182,30 @@ async def test_disk_that_stalls_is_given_up_on(tmp_path: Path, autojump_clock: M
         assert desk.seqs == [1]
 
 
+async def test_host_without_a_thread_is_waited_for(tmp_path: Path) -> None:
+    """Whatever needs one is a journal error, nothing of it is done, and the writer is there when there are some."""
+    spare = False
+
+    async def offload(call: Callable[[], _T], limiter: trio.CapacityLimiter) -> _T:
+        await trio.lowlevel.checkpoint()
+        if not spare:
+            raise NoThread
+        return await inline(call, limiter)
+
+    async with open_desk(tmp_path, offload) as desk:
+        with pytest.raises(JournalError, match="cannot be written: the host has no thread"):
+            await desk.journal.commit(create(C1))
+        with pytest.raises(JournalError, match="cannot be read: the host has no thread"):
+            await desk.journal.record(C1)
+        with pytest.raises(JournalError, match="cannot be pruned: the host has no thread"):
+            await desk.journal.prune(NOON, NOON)
+        await desk.journal.probe()
+        spare = True
+        await desk.journal.commit(create(C2))
+        assert await desk.journal.record(C1) is None
+        assert desk.seqs == [1]
+
+
 async def test_probe_waits_for_the_writer(tmp_path: Path, autojump_clock: MockClock) -> None:
     """It returns when the writer gets on, and not before."""
     async with open_desk(tmp_path) as desk:
@@ -191,7 +219,7 @@ async def test_probe_waits_for_the_writer(tmp_path: Path, autojump_clock: MockCl
 
 async def test_ending_the_writer_waits_for_its_batch(tmp_path: Path) -> None:
     """Cancelled in the middle, it finishes what it has begun."""
-    async with open_desk(tmp_path, threads=True) as desk:
+    async with open_desk(tmp_path, in_thread) as desk:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(desk.journal.commit, create(C1))
             await wait_all_tasks_blocked()

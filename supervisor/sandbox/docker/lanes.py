@@ -15,6 +15,7 @@ from supervisor.sandbox.docker.client import EngineClient
 from supervisor.sandbox.docker.limits import READ_MOST, TimeLimit, current_limit, read_limit
 from supervisor.sandbox.docker.streams import EngineStream, open_stream
 from supervisor.sandbox.docker.translation import ENGINE_ERRORS, speaks_another_version, translate, words_of
+from supervisor.threads import NoThread, in_thread
 
 T = TypeVar("T")
 
@@ -52,7 +53,7 @@ class Lane:
         Raises:
             ConversationdError: what `translate` makes of docker-py's errors, or what the function itself raises.
         """
-        return await trio.to_thread.run_sync(self.run, limit, function, abandon_on_cancel=False, limiter=self.slots)
+        return await self._in_thread(partial(self.run, limit, function), abandon_on_cancel=False)
 
     async def look(self, function: Callable[[EngineClient], T], most: float = READ_MOST) -> T:
         """Run a call that changes nothing, for `most` seconds: whoever is cancelled leaves it to end by itself.
@@ -60,9 +61,7 @@ class Lane:
         Raises:
             ConversationdError: as for `call`.
         """
-        return await trio.to_thread.run_sync(
-            self.run, read_limit(most), function, abandon_on_cancel=True, limiter=self.slots
-        )
+        return await self._in_thread(partial(self.run, read_limit(most), function), abandon_on_cancel=True)
 
     def open_stream(
         self, limit: TimeLimit, begin: Callable[[EngineClient], Response]
@@ -111,6 +110,12 @@ class Lane:
         """Close the connections; calls that are still under way close theirs when they end."""
         self._closed = True
         self._disconnect()
+
+    async def _in_thread(self, call: Callable[[], T], *, abandon_on_cancel: bool) -> T:
+        try:
+            return await in_thread(call, self.slots, abandon_on_cancel=abandon_on_cancel)
+        except NoThread as error:
+            raise EngineUnavailable(str(error)) from error
 
     def _connected(self) -> EngineClient:
         """The lane's client, made when an engine first answers; no thread waits for another one's attempt."""

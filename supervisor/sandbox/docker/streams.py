@@ -6,14 +6,17 @@ import socket
 import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Final, TypeVar
 
 import outcome
 import trio
 from requests import Response
 
+from supervisor.conversation.errors import EngineUnavailable
 from supervisor.sandbox.docker.translation import ENGINE_ERRORS, translate
 from supervisor.sandbox.docker.views import EngineJson
+from supervisor.threads import NoThread, in_thread
 
 T = TypeVar("T")
 
@@ -51,7 +54,10 @@ class EngineStream:
             self.end()
             return trio.lowlevel.Abort.FAILED
 
-        trio.lowlevel.start_thread_soon(read, deliver, READER)
+        try:
+            trio.lowlevel.start_thread_soon(read, deliver, READER)
+        except RuntimeError as error:
+            raise EngineUnavailable(str(NoThread())) from error
         result: outcome.Outcome[T] = await trio.lowlevel.wait_task_rescheduled(abort)
         await trio.lowlevel.checkpoint_if_cancelled()
         return result.unwrap()
@@ -90,9 +96,9 @@ async def open_stream(begin: Callable[[], Response]) -> AsyncGenerator[EngineStr
     """
     opening = _Opening()
     try:
-        stream = await trio.to_thread.run_sync(
-            opening.run, begin, abandon_on_cancel=True, limiter=trio.CapacityLimiter(1)
-        )
+        stream = await in_thread(partial(opening.run, begin), trio.CapacityLimiter(1), abandon_on_cancel=True)
+    except NoThread as error:
+        raise EngineUnavailable(str(error)) from error
     except BaseException:
         opening.abandon()
         raise

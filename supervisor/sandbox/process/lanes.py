@@ -1,12 +1,14 @@
 """Lanes: work on files and processes in worker threads, so much of a kind at a time."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar, TypeVarTuple
 
 import trio
 
 from supervisor.conversation.errors import EngineUnavailable
 from supervisor.sandbox.process.trees import StillThere
+from supervisor.threads import NoThread, in_thread
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -25,9 +27,9 @@ class Lane:
             EngineUnavailable: the host does not do what it was asked: its disk is full, say.
         """
         try:
-            return await trio.to_thread.run_sync(function, *arguments, abandon_on_cancel=False, limiter=self._slots)
+            return await in_thread(partial(function, *arguments), self._slots)
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
             raise EngineUnavailable(f"the host does not do it: {where}{error.strerror or error}") from error
-        except StillThere as error:
+        except (StillThere, NoThread) as error:
             raise EngineUnavailable(f"the host does not do it: {error}") from error
