@@ -27,6 +27,7 @@ _T = TypeVar("_T")
 # A disk that takes longer than this for one commit is a failed disk; the writer itself waits on.
 _STALLED_AFTER = 60.0
 _MOST_IN_A_BATCH = 500
+_MOST_IN_A_PRUNE = 5000
 
 
 class Offload(Protocol):
@@ -115,13 +116,15 @@ class Journal:
     async def prune(self, events_before: datetime | None, keys_before: datetime) -> None:
         """Forget events (None: none of them) and idempotency keys of before these times.
 
+        However many there are, they hold up no commit: they go a few at a time, and the writer has turns in between.
+
         Raises:
             JournalError: the database could not be written.
         """
         try:
             await self._offload(partial(self._store.prune_keys, keys_before), self._writing)
             if events_before is not None:
-                self.pruned_through = await self._offload(partial(self._store.prune, events_before), self._writing)
+                await self._prune_events(events_before)
         except (sqlite3.Error, NoThread) as error:
             raise JournalError(f"the journal cannot be pruned: {error}") from error
 
@@ -166,6 +169,13 @@ class Journal:
     async def deliveries(self, sink: str, after: int, limit: int) -> tuple[Delivery, ...]:
         """What a sink has still to be told, oldest first, after one delivery's number; at most `limit`."""
         return await self._read(partial(self._store.deliveries, sink, after, limit))
+
+    async def _prune_events(self, before: datetime) -> None:
+        through = await self._offload(partial(self._store.newest_before, before), self._writing)
+        while self.pruned_through < through:
+            step = min(through, self.pruned_through + _MOST_IN_A_PRUNE)
+            await self._offload(partial(self._store.prune, step), self._writing)
+            self.pruned_through = step
 
     async def _write(self, batch: list[_Waiting]) -> None:
         outcomes = await self._try(tuple(waiting.change for waiting in batch))

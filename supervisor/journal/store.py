@@ -62,7 +62,7 @@ class KnownKey:
 
 
 class Store:
-    """Both connections to one database. `write` and `prune` use the first, everything else the second.
+    """Both connections to one database: `write` and all of pruning use the first, everything else the second.
 
     Each connection may be used by one thread at a time; `Journal` sees to that.
     """
@@ -111,18 +111,20 @@ class Store:
             self._writer.execute("BEGIN IMMEDIATE")
             return [self._write_one(change) for change in batch]
 
-    def prune(self, before: datetime) -> int:
-        """Forget events and idempotency keys of before a time; returns the highest seq that is gone."""
+    def newest_before(self, at: datetime) -> int:
+        """The seq of the newest event of before a time, 0 if there is none.
+
+        To prune up to there leaves no hole, also where a clock was stepped back.
+        """
+        (seq,) = self._writer.execute("SELECT max(seq) FROM events WHERE at < ?", (format_time(at),)).fetchone()
+        return seq or 0
+
+    def prune(self, through: int) -> None:
+        """Forget the events up to this seq."""
         with self._writer:
             self._writer.execute("BEGIN IMMEDIATE")
-            # Up to the newest old event: a clock that was stepped back must not leave a hole.
-            (through,) = self._writer.execute(
-                "SELECT max(seq) FROM events WHERE at < ?", (format_time(before),)
-            ).fetchone()
-            if through is not None:
-                self._writer.execute("DELETE FROM events WHERE seq <= ?", (through,))
-                self._writer.execute("UPDATE meta SET value = ? WHERE name = 'pruned_through'", (str(through),))
-        return self.pruned_through()
+            self._writer.execute("DELETE FROM events WHERE seq <= ?", (through,))
+            self._writer.execute("UPDATE meta SET value = ? WHERE name = 'pruned_through'", (str(through),))
 
     def prune_keys(self, before: datetime) -> None:
         """Forget idempotency keys that are older than a time."""

@@ -283,7 +283,7 @@ async def test_events_that_are_gone_hold_up_nothing(tmp_path: Path, autojump_clo
         await alerting.world.start()
         engine, agent = alerting.world.engine, alerting.world.agent
     store = Store(tmp_path / "journal.db")
-    store.prune(SimulatedWallClock().now())
+    store.prune(store.newest_before(SimulatedWallClock().now()))
     store.close()
     async with open_alerting(tmp_path, settings=NEVER, engine=engine, agent=agent) as alerting:
         await die(alerting)

@@ -14,7 +14,8 @@ from supervisor.journal.store import Store, Written
 class FaultyStore(Store):
     """Refuses to write while `full`; calls `written` after each transaction.
 
-    It raises `unreadable` for each record that is asked for, and `unprunable` for each prune, if they are set.
+    It raises `unreadable` for each record that is asked for, and `unprunable` for each prune, if they are set; the disk
+    gets full as events from `full_from` on are pruned.
     """
 
     def __init__(self, path: Path) -> None:
@@ -24,12 +25,19 @@ class FaultyStore(Store):
         self.written: Callable[[], None] = lambda: None
         self.unreadable: Exception | None = None
         self.unprunable: Exception | None = None
+        self.full_from: int | None = None
 
     def record(self, conversation: ConversationId) -> ConversationRecord | None:
         """As the store does, or not at all."""
         if self.unreadable is not None:
             raise self.unreadable
         return super().record(conversation)
+
+    def prune(self, through: int) -> None:
+        """As the store does, or not at all."""
+        if self.full_from is not None and through >= self.full_from:
+            raise sqlite3.OperationalError("database or disk is full")
+        super().prune(through)
 
     def prune_keys(self, before: datetime) -> None:
         """As the store does, or not at all."""

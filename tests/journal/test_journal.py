@@ -255,6 +255,39 @@ async def test_pruning_tells_what_is_gone(tmp_path: Path) -> None:
         assert desk.journal.pruned_through == 1
 
 
+async def test_big_prune_holds_up_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commits, and who looks for progress, have their turns in the middle of it, and what is kept is one piece."""
+    monkeypatch.setattr("supervisor.journal.journal._MOST_IN_A_PRUNE", 100)
+    async with open_desk(tmp_path) as desk:
+        journal = desk.journal
+        await journal.commit(note(count=5000))
+        gone: set[int] = set()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(journal.prune, NOON + timedelta(days=1), NOON)
+            while journal.pruned_through < 5000:
+                await journal.commit(note(days=2))
+                await journal.probe()
+                kept = await journal.events(0, None, None, 10_000)
+                assert [event.seq for event in kept] == [*range(journal.pruned_through + 1, journal.last_seq + 1)]
+                gone.add(journal.pruned_through)
+        assert len(gone) > 5
+
+
+async def test_prune_that_is_broken_off_goes_on_where_it_was(tmp_path: Path) -> None:
+    """What went is gone, and known to be; the next prune begins behind it."""
+    async with open_desk(tmp_path) as desk:
+        journal, store = desk.journal, desk.store
+        await journal.commit(note(count=12_000))
+        store.full_from = 10_000
+        with pytest.raises(JournalError):
+            await journal.prune(NOON + timedelta(days=1), NOON)
+        assert journal.pruned_through == store.pruned_through() == 5000
+        assert [event.seq for event in await journal.events(0, None, None, 1)] == [5001]
+        store.full_from = None
+        await journal.prune(NOON + timedelta(days=1), NOON)
+        assert (journal.pruned_through, await journal.events(0, None, None, 1)) == (12_000, ())
+
+
 async def test_database_that_cannot_be_used_is_a_journal_error(tmp_path: Path) -> None:
     """SQLite's errors do not leave the journal."""
     async with open_desk(tmp_path) as desk:
