@@ -57,13 +57,15 @@ def report_incident(
 ) -> InternalError:
     """Log `error` (None: the exception that is being handled) and tell who listens.
 
+    What the host lacks is logged in a line, without a traceback: no bug is to be found by it.
     What comes back is for the client: it names the incident's place in the log, and nothing else of it but what the
     host lacks, if that was all.
     """
     incident = Incident(secrets.token_hex(6), where, conversation)
-    _log.error(event, incident=incident.id, where=where, exc_info=error or True, **fields)
-    _listener.get()(incident)
     reason = _reason(error or sys.exception())
+    cause = {"exc_info": error or True} if reason == _A_BUG else {"error": reason}
+    _log.error(event, incident=incident.id, where=where, **cause, **fields)
+    _listener.get()(incident)
     return InternalError(f"{reason}; conversationd's log has it as incident {incident.id}", incident.id)
 
 

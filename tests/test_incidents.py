@@ -38,11 +38,12 @@ def test_incident_is_logged_with_its_traceback_and_told_without() -> None:
 def test_what_the_host_lacks_is_told_in_its_own_words() -> None:
     """It is no bug that somebody else could not see; a bug beside it hides it, as only the log can tell them apart."""
     full = JournalError("the journal cannot be written: it is full")
-    with capture_logs():
+    with capture_logs() as logged:
         alone = report_incident("something.failed", "a.method", error=ExceptionGroup("", [full, full]))
         beside = report_incident("something.failed", "a.method", error=ExceptionGroup("", [full, ValueError("v")]))
     assert alone.message.startswith("the journal cannot be written: it is full; ")
     assert "journal cannot" not in beside.message
+    assert [("exc_info" in line, line.get("error")) for line in logged] == [(False, str(full)), (True, None)]
 
 
 async def test_listener_hears_of_its_own_tasks_and_no_others() -> None:

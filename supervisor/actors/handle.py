@@ -21,6 +21,8 @@ from supervisor.journal.changes import JournalError
 
 _BACKOFF_FIRST: Final = 0.1
 _BACKOFF_MOST: Final = 30.0
+_REFUSED_FOR: Final = 1.0
+"""Where there is room for some and not for others, the others try again no more often than that."""
 _CRASHES_TOLERATED: Final = 5
 _HEALTHY_AFTER: Final = 600.0
 
@@ -41,7 +43,8 @@ class ConversationHandle:
         self._new_actor = partial(ConversationActor, keeper, self._mailbox, context, partial(retire, self))
         self._actor = self._new_actor(first_boot)
         self._crashes = 0
-        self._hurry = trio.Event()
+        self._refusals = 0
+        self._patience = trio.CancelScope()
         self.adopted = trio.Event()
 
     @property
@@ -70,7 +73,7 @@ class ConversationHandle:
         reply: Reply[Answer] = Reply()
         self._mailbox.force_stop(reply)
         self._actor.preempt()
-        self._hurry.set()
+        self._patience.cancel()
         return reply
 
     def look(self) -> None:
@@ -115,28 +118,42 @@ class ConversationHandle:
         )
         self._actor.fail_current(error)
         self.adopted.set()  # as well as it could be: nobody else's start may wait for it
-        self._crashes = 1 if lived > _HEALTHY_AFTER else self._crashes + 1
+        if lived > _HEALTHY_AFTER:
+            self._crashes = self._refusals = 0
         # The next one may find nothing better: it comes at once at first, and then ever later.
-        self._hurry = trio.Event()
-        with trio.move_on_after(min(_BACKOFF_MOST, _BACKOFF_FIRST * 2.0 ** (self._crashes - 1))):
-            await self._hurry.wait()
-        await self._count(crash, error)
+        with trio.CancelScope() as self._patience:
+            if crash.split(JournalError)[1] is None:
+                await self._await_journal()
+            else:
+                self._crashes += 1
+                await trio.sleep(_backoff(self._crashes))
+        await self._count(error)
         self._actor = self._new_actor()
         self._actor.look()
 
-    async def _count(self, crash: ExceptionGroup[Exception], error: InternalError) -> None:
+    async def _await_journal(self) -> None:
+        """A journal that cannot be written is nobody's bug: it is waited for, until others can write again."""
+        self._crashes = 0
+        self._refusals += 1
+        with trio.move_on_after(_backoff(self._refusals)):
+            await trio.sleep(_REFUSED_FOR)
+            await self._keeper.until_journal_writes()
+
+    async def _count(self, error: InternalError) -> None:
         """Reload the record, and give the conversation up if it crashes every actor."""
         await trio.lowlevel.checkpoint()
         try:
             await self._keeper.reload()
-            if crash.split(JournalError)[1] is None:
-                self._crashes = 0  # a journal that cannot be written is nobody's bug: it is waited for
-            elif self._crashes > _CRASHES_TOLERATED and self.record.status in _CAN_FAIL:
+            if self._crashes > _CRASHES_TOLERATED and self.record.status in _CAN_FAIL:
                 await fail(self._keeper, FailureCode.INTERNAL, error)
         except JournalError as failure:
             self._keeper.log.warning("actor.crash_not_counted", error=str(failure))
         except Exception:
             self._keeper.log.exception("actor.crash_not_counted")
+
+
+def _backoff(failures: int) -> float:
+    return min(_BACKOFF_MOST, _BACKOFF_FIRST * 2.0 ** min(failures - 1, 16))
 
 
 _CAN_FAIL: Final = (Status.STARTING, Status.RUNNING, Status.PAUSED)

@@ -79,6 +79,10 @@ class RecordKeeper:
         """Commit the end of the record."""
         await self._journal.commit(Delete(self.record.id, self.now(), events))
 
+    async def until_journal_writes(self) -> None:
+        """Wait until anything is committed."""
+        await self._journal.next_success()
+
     async def reload(self) -> None:
         """Take the record as it was last committed, after a commit whose outcome is not known."""
         record = await self._journal.record(self.record.id)

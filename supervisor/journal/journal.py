@@ -66,6 +66,7 @@ class Journal:
         self._reading = trio.CapacityLimiter(1)
         self._waiting: list[_Waiting] = []
         self._wakeup = trio.Event()
+        self._written = trio.Event()
         self.last_seq = store.last_seq()
         self.pruned_through = store.pruned_through()
 
@@ -112,6 +113,10 @@ class Journal:
         """Return when everything that was asked of the writer before is done: a sign of progress, for a watchdog."""
         async with self._writing:
             pass
+
+    async def next_success(self) -> None:
+        """Wait until a commit succeeds, whoever's: for those whose own did not."""
+        await self._written.wait()
 
     async def prune(self, events_before: datetime | None, keys_before: datetime) -> None:
         """Forget events (None: none of them) and idempotency keys of before these times.
@@ -181,6 +186,9 @@ class Journal:
         outcomes = await self._try(tuple(waiting.change for waiting in batch))
         self._tell([event for outcome in outcomes if isinstance(outcome, Written) for event in outcome.events])
         await trio.lowlevel.checkpoint()  # those who listen get it while those who asked are still waking up
+        if any(isinstance(outcome, Written) for outcome in outcomes):
+            self._written.set()
+            self._written = trio.Event()
         for waiting, outcome in zip(batch, outcomes, strict=True):
             waiting.outcome = outcome
             waiting.done.set()

@@ -101,6 +101,28 @@ async def test_boot_on_a_full_disk_is_taken_up_again(tmp_path: Path, autojump_cl
         assert (world.record().incarnation, world.engine.most_at_once[C1]) == (1, 1)
 
 
+async def test_actors_on_a_full_disk_try_ever_less_often_and_all_go_on_with_the_first(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """They keep neither the engine nor the log busy, and the first commit that succeeds ends the wait of all."""
+    async with open_world(tmp_path, make_store=FaultyStore) as world:
+        world.engine.close_gate("launch")
+        crowd = [ConversationId(f"x{number}") for number in range(10)]
+        for conversation in crowd:
+            await world.start(conversation, StartRequest(wait=False))
+        await trio.sleep(1)
+        disk(world).full = True
+        world.engine.open_gate("launch")
+        calls = world.engine.calls.total()
+        await trio.sleep(300)
+        assert 0 < len(world.incidents) < 20 * len(crowd)
+        assert world.engine.calls.total() - calls < 40 * len(crowd)
+        disk(world).full = False
+        await world.supervision.journal.commit(Note(None, world.record(crowd[0]).created_at, ()))
+        await trio.sleep(5)
+        assert {world.record(conversation).status for conversation in crowd} == {Status.RUNNING}
+
+
 async def test_forced_stop_ends_a_sandbox_on_a_full_disk(tmp_path: Path, autojump_clock: MockClock) -> None:
     """While something is being done the kill needs no journal; the record follows when it can."""
     async with open_world(tmp_path, make_store=FaultyStore) as world:
