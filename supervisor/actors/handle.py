@@ -127,6 +127,8 @@ class ConversationHandle:
             else:
                 self._crashes += 1
                 await trio.sleep(_backoff(self._crashes))
+            if not self._mailbox.has_forced_stop:  # it can kill without the journal
+                await self._keeper.settle()
         await self._count(error)
         self._actor = self._new_actor()
         self._actor.look()

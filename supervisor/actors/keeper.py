@@ -83,8 +83,12 @@ class RecordKeeper:
         """Wait until anything is committed."""
         await self._journal.next_success()
 
+    async def settle(self) -> None:
+        """Wait until nothing that was given up on can still be committed."""
+        await self._journal.probe()
+
     async def reload(self) -> None:
-        """Take the record as it was last committed, after a commit whose outcome is not known."""
+        """Take the record as it was last committed; after one whose outcome is not known, once that has settled."""
         record = await self._journal.record(self.record.id)
         if record is not None:
             self._moved(self.record.status, record.status)

@@ -81,7 +81,8 @@ class Journal:
         Raises:
             AlreadyExists: a `Create` of an id that is taken.
             JudgedBefore: a `Judged` that does not go on from the last one.
-            JournalError: it could not be written; nothing of it was. After a stall that is not certain: reload.
+            JournalError: it could not be written; nothing of it was. After a stall of the disk it may still be, until
+                `probe` returns.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         waiting = _Waiting(change)
@@ -91,6 +92,8 @@ class Journal:
             await waiting.done.wait()
         match waiting.outcome:
             case None:
+                if waiting in self._waiting:
+                    self._waiting.remove(waiting)  # behind the one that stalls: it will not be written any more
                 raise JournalError(
                     f"a commit did not return in {_STALLED_AFTER:g} s: is the disk of the state_dir well?"
                 )
@@ -110,7 +113,7 @@ class Journal:
                     await self._write(batch)
 
     async def probe(self) -> None:
-        """Return when everything that was asked of the writer before is done: a sign of progress, for a watchdog."""
+        """Return when what is being written is: a sign of progress, and the end of doubt about what was given up on."""
         async with self._writing:
             pass
 

@@ -12,10 +12,12 @@ from supervisor.conversation.ids import ConversationId
 from supervisor.conversation.lifecycle import Command, Status
 from supervisor.conversation.record import ExecutionStatus
 from supervisor.journal.changes import JournalError, Note
+from supervisor.journal.journal import Journal
+from supervisor.sandbox.port import SandboxState
 from tests.actors.test_life import ask, reach
 from tests.actors.test_restart import name_of
 from tests.fakes.store import FaultyStore
-from tests.world import C1, World, open_world
+from tests.world import C1, World, open_world, until
 
 C2 = ConversationId("c2")
 
@@ -148,6 +150,51 @@ async def test_commit_that_does_not_return_is_given_up_on_and_settled_later(
         assert (await world.start()).status is Status.STARTING
         await world.until_status(Status.RUNNING)
         assert world.engine.most_at_once[C1] == 1
+
+
+async def test_pause_that_is_recorded_after_it_was_given_up_on_is_a_pause(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """The caller learns that it is not known; the record is what was announced, once the disk goes on."""
+    async with open_world(tmp_path) as world, trio.open_nursery() as nursery:
+        journal = await stall_pause(world, nursery)
+        await trio.sleep(100)
+        journal._writing.release_on_behalf_of("a disk that stalls")
+        await trio.sleep(10)
+        assert (await world.statuses())[-1] == world.record().status == Status.PAUSED
+        assert await journal.record(C1) == world.record()
+        assert world.engine.states() == {name_of(world): SandboxState.PAUSED}
+
+
+async def test_forced_stop_waits_for_no_disk_that_stalls(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """It comes while it is waited for what was given up on: the sandbox ends at once, and the record says so later."""
+    async with open_world(tmp_path) as world, trio.open_nursery() as nursery:
+        journal = await stall_pause(world, nursery)
+        await trio.sleep(100)
+        with trio.move_on_after(5):
+            await world.stop(force=True)
+        assert not world.engine.runs(C1)
+        journal._writing.release_on_behalf_of("a disk that stalls")
+        await world.until_status(Status.STOPPED)
+        assert await journal.record(C1) == world.record()
+
+
+async def stall_pause(world: World, nursery: trio.Nursery) -> Journal:
+    """Pause a conversation on a disk that stalls just as that is recorded."""
+    journal = world.supervision.journal
+    await world.start()
+    world.engine.close_gate("pause")
+    nursery.start_soon(expect_stall, world)
+    await until(lambda: world.engine.calls["pause"] > 0)
+    await journal._writing.acquire_on_behalf_of("a disk that stalls")
+    world.engine.open_gate("pause")
+    return journal
+
+
+async def expect_stall(world: World) -> None:
+    """Pause, and hear that it is not known whether that succeeded."""
+    with pytest.raises(InternalError, match="60 s"):
+        await world.supervisor.pause(C1, 200)
 
 
 async def test_command_that_reads_a_record_before_its_start_knows_of_it_makes_no_second_actor(

@@ -182,6 +182,26 @@ async def test_disk_that_stalls_is_given_up_on(tmp_path: Path, autojump_clock: M
         assert desk.seqs == [1]
 
 
+async def test_commit_behind_one_that_stalls_is_withdrawn(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Only of the one that was begun it is not known whether it will be written."""
+    async with open_desk(tmp_path) as desk:
+        await desk.journal._writing.acquire_on_behalf_of("a disk that stalls")
+
+        async def give_up_on(conversation: ConversationId) -> None:
+            with pytest.raises(JournalError, match="60 s"):
+                await desk.journal.commit(create(conversation))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(give_up_on, C1)
+            await wait_all_tasks_blocked()
+            nursery.start_soon(give_up_on, C2)
+        desk.journal._writing.release_on_behalf_of("a disk that stalls")
+        await desk.journal.probe()
+        await wait_all_tasks_blocked()
+        assert desk.seqs == [1]
+        assert await desk.journal.record(C2) is None
+
+
 async def test_host_without_a_thread_is_waited_for(tmp_path: Path) -> None:
     """Whatever needs one is a journal error, nothing of it is done, and the writer is there when there are some."""
     spare = False
