@@ -10,11 +10,14 @@ import trio
 from supervisor.actors.clock import Clock
 from supervisor.actors.registry import Registry
 from supervisor.conversation.ids import ConversationId
+from supervisor.conversation.lifecycle import Status
 from supervisor.conversation.record import ConversationRecord
+from supervisor.journal.changes import JournalError
 from supervisor.journal.journal import Journal
 from supervisor.journal.store import KnownKey
 
 KEYS_LIVE: Final = timedelta(hours=24)
+_SETTLED_WITHIN: Final = 60.0
 
 
 class Creations:
@@ -75,12 +78,17 @@ class Creations:
 
     @contextmanager
     def making(self, record: ConversationRecord, key: str | None) -> Iterator[None]:
-        """Make a claimed conversation, and let nobody else use its key; the key of one that is not made is free."""
+        """Make a claimed conversation, and let nobody else use its key; the key of one that is not made is free.
+
+        Where that is not known, as the journal did not say, the next one with the key finds out.
+        """
         if key is not None:
             self._keys[key] = KnownKey(key, record.id, record.created_at)
         self._creating += 1
         try:
             yield
+        except JournalError:
+            raise
         except BaseException:
             self._keys.pop(key or "", None)
             raise
@@ -104,9 +112,26 @@ class Creations:
         if known is None or known.conversation != claimed:
             return None
         handle = self._registry.find(claimed)
-        record = handle.record if handle is not None else await self._journal.record(claimed)
+        record = handle.record if handle is not None else await self._find_settled(claimed)
         if record is not None and record.created_at == known.at:
             return record
         if self._keys.get(known.key) is known:
             del self._keys[known.key]
         return None
+
+    async def _find_settled(self, claimed: ConversationId) -> ConversationRecord | None:
+        """The record of a conversation without an actor, once no commit that was given up on can make it any more.
+
+        One that was made that way gets its actor now; any other one is ARCHIVED.
+
+        Raises:
+            JournalError: that commit does not return.
+        """
+        with trio.move_on_after(_SETTLED_WITHIN) as scope:
+            await self._journal.probe()
+        if scope.cancelled_caught:
+            raise JournalError("an earlier start is still being written: is the disk of the state_dir well?")
+        record = await self._journal.record(claimed)
+        if record is not None and record.status is not Status.ARCHIVED:
+            self._registry.take_up(record)
+        return record

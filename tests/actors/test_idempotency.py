@@ -6,7 +6,7 @@ from pathlib import Path
 import attrs
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from supervisor.control.service import StartRequest
 from supervisor.conversation.errors import (
@@ -14,6 +14,7 @@ from supervisor.conversation.errors import (
 )
 from supervisor.conversation.ids import ConversationId
 from supervisor.conversation.lifecycle import Status
+from supervisor.journal.changes import JournalError
 from tests.actors.test_life import reach
 from tests.world import C1, open_world
 
@@ -46,6 +47,44 @@ async def test_concurrent_starts_with_one_key_make_one_conversation(tmp_path: Pa
                 nursery.start_soon(start)
         assert len(ids) == 1
         assert len(world.engine.sandboxes) == 1
+
+
+@pytest.mark.parametrize("conversation", [None, C1])
+async def test_key_of_a_start_that_was_given_up_on_finds_what_came_of_it(
+    tmp_path: Path, autojump_clock: MockClock, conversation: ConversationId | None
+) -> None:
+    """Its commit stalled and then succeeded: who asks again gets that conversation, which boots, and no second one."""
+    async with open_world(tmp_path) as world:
+        await trio.sleep(1)
+        request = attrs.evolve(keyed(), id=conversation)
+        writing = world.supervision.journal._writing
+        await writing.acquire_on_behalf_of("a disk that stalls")
+        for _ in range(2):
+            with pytest.raises(JournalError):
+                await world.supervisor.start(request)
+        writing.release_on_behalf_of("a disk that stalls")
+        again = await world.supervisor.start(request)
+        await world.until_status(Status.RUNNING, again.id)
+        assert len((await world.supervisor.list((), {}, 10, None)).items) == len(world.engine.sandboxes) == 1
+        assert (await world.supervisor.start(request)).id == again.id
+
+
+async def test_key_of_a_start_that_was_not_written_makes_another_one(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """It stood behind one that stalled: nothing came of it, so that its key is free."""
+    async with open_world(tmp_path) as world:
+        await trio.sleep(1)
+
+        async def give_up_on(key: str) -> None:
+            with pytest.raises(JournalError):
+                await world.supervisor.start(keyed(key))
+
+        async with world.supervision.journal._writing, trio.open_nursery() as nursery:
+            for key in ("stalls", "waits"):
+                nursery.start_soon(give_up_on, key)
+                await wait_all_tasks_blocked()
+        ids = {(await world.supervisor.start(keyed(key))).id for key in ("stalls", "waits")}
+        assert {record.id for record in (await world.supervisor.list((), {}, 10, None)).items} == ids
+        assert len(ids) == 2
 
 
 async def test_idempotency_key_survives_the_daemon(tmp_path: Path, autojump_clock: MockClock) -> None:
