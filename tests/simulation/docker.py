@@ -171,6 +171,7 @@ class Engine:
         self.volumes: dict[str, Mapping[str, str]] = {}
         self.images = {"image"}
         self.live_restore = False
+        self.share_of_slow_calls = _SLOW
         self.faults: dict[str, deque[Fault]] = {}
         self.term_time = 0.1
         self.event_delay = 0.0
@@ -243,7 +244,7 @@ class Engine:
 
     def _latency(self, op: str) -> float:
         low, high = _LATENCY.get(op, _ANY_LATENCY)
-        slow = 50.0 if self.random.random() < _SLOW else 1.0
+        slow = 50.0 if self.random.random() < self.share_of_slow_calls else 1.0
         return self.random.uniform(low, high) * slow
 
     def _take_fault(self, op: str) -> Fault | None:

@@ -91,7 +91,10 @@ async def _play(directory: Path, seed: int, steps: Sequence[Step]) -> Verdict:
     problems: list[str] = []
     async with trio.open_nursery() as nursery:
         host = Host(directory, Random(seed), nursery)
-        clients = Clients(host, calm=all(step.kind in EFFECTS or step.kind in SLOWNESS for step in steps))
+        calm = all(step.kind in EFFECTS or step.kind in SLOWNESS for step in steps)
+        if calm:
+            host.engine.share_of_slow_calls = 0.0
+        clients = Clients(host, calm=calm)
         watch(host, clients)
         with simulated_time(host.wall):
             nursery.start_soon(host.run)
