@@ -22,6 +22,8 @@ from tests.simulation.docker import Container, Engine
 
 _ANSWERS_WITHIN: Final = 5.0
 _AGAIN_AFTER: Final = 0.25
+_CONFLICT: Final = 409
+_WINDING_UP: Final = (ExecutionStatus.PAUSED, ExecutionStatus.IDLE)
 
 
 class Fate(StrEnum):
@@ -36,13 +38,19 @@ class Fate(StrEnum):
 
 
 class Manner(StrEnum):
-    """How a server answers one request."""
+    """How a server answers one request: what the driver `v1` makes of that is said where it is asked."""
 
-    REFUSES = "answers with a 4xx"
-    FAILS = "answers with 429, a 5xx or garbage"
+    REFUSES = "answers with 422"
+    CONFLICTS = "answers with 409"
+    IS_FULL = "answers with 429"
+    FAILS = "answers with 500"
+    GARBLES = "does it and answers with garbage"
+    LOSES = "does it, and the answer is lost"
     HANGS = "does not answer"
 
 
+_REFUSALS: Final[Mapping[Manner | None, int]] = {Manner.REFUSES: 422, Manner.CONFLICTS: _CONFLICT}
+_TROUBLES: Final[Mapping[Manner | None, int]] = {Manner.IS_FULL: 429, Manner.FAILS: 500}
 _ENDS: Final[Mapping[Fate, int]] = {Fate.EXITS: 1, Fate.CRASHES: 139, Fate.NOT_FOUND: 127, Fate.OUT_OF_MEMORY: 137}
 
 
@@ -70,6 +78,25 @@ class Server:
     ready_at: float
     seen_ready: bool = False
     has_begun: bool = False
+
+
+@attrs.frozen(eq=False)
+class Heard:
+    """A request that has come to its server, which is going to do it."""
+
+    server: Server
+    manner: Manner | None
+
+    def answer(self, *, is_read: bool) -> None:
+        """It is done; `is_read` is whether the driver looks at more than the status of the answer.
+
+        Raises:
+            AgentUnavailable: the driver cannot know that.
+        """
+        if self.manner is Manner.LOSES:
+            raise AgentUnavailable("the connection broke before the answer came")
+        if self.manner is Manner.GARBLES and is_read:
+            raise AgentUnavailable("the agent server's answer makes no sense")
 
 
 class Agents:
@@ -130,61 +157,82 @@ class SimulatedDriver:
         """As the port says."""
         while True:
             try:
-                server = await self._reach(session, "ready")
+                heard = await self._reach(session, "ready")
+                heard.answer(is_read=False)
             except AgentUnavailable:
                 await trio.sleep(_AGAIN_AFTER)
             else:
-                server.seen_ready = True
+                heard.server.seen_ready = True
                 return
 
     async def probe(self, session: AgentSession) -> None:
         """As the port says."""
-        await self._reach(session, "probe")
+        (await self._reach(session, "probe")).answer(is_read=False)
 
     async def begin(self, session: AgentSession, request: JsonObject, *, go_on: bool) -> ExecutionStatus | None:
-        """As the port says."""
-        server = await self._reach(session, "begin")
-        server.has_begun = True
+        """As the port says: one that it knows, because nobody heard of its beginning, is as it left it."""
+        heard = await self._reach(session, "begin")
+        heard.server.has_begun = True
         mind = self.agents.minds.setdefault(session.conversation, Mind())
         if go_on and mind.status is ExecutionStatus.PAUSED:
             mind.become(ExecutionStatus.RUNNING)
+        heard.answer(is_read=True)
         return mind.status
 
     async def pause(self, session: AgentSession) -> bool:
-        """As the port says: it is asked at once, and waited for until its step has ended."""
-        server = await self._reach(session, "pause")
+        """As the port says: it is asked at once, and waited for until its step has ended.
+
+        What it does is asked first: of a server that garbles that nothing more is wanted.
+        """
+        heard = await self._reach(session, "pause")
         mind = self._mind(session)
-        if mind.status is not ExecutionStatus.RUNNING:
+        if heard.manner is Manner.GARBLES or mind.status is not ExecutionStatus.RUNNING:
+            heard.answer(is_read=True)
             return False
-        mind.paused_in = server.container.id
+        mind.paused_in = heard.server.container.id
         mind.step_ends = trio.current_time() + self.agents.step_time * self.agents._random.uniform(0.5, 1.5)
         mind.become(ExecutionStatus.PAUSED)
+        heard.answer(is_read=False)
         await trio.sleep(mind.step_ends - trio.current_time())
-        await self._reach(session, "pause")
+        (await self._reach(session, "pause")).answer(is_read=False)
         return True
 
     async def run(self, session: AgentSession) -> None:
-        """As the port says: a step that is to end after a pause is waited for."""
-        await self._reach(session, "run")
+        """As the port says: a server that says 409 is asked again, unless its agent runs."""
+        while True:
+            if await self._does_run(session):
+                return
+            await trio.sleep(_AGAIN_AFTER)
+
+    async def _does_run(self, session: AgentSession) -> bool:
+        """Ask once; while a step is to end after a pause it cannot be run again."""
+        try:
+            heard = await self._reach(session, "run")
+        except AgentRefused as refused:
+            if refused.status != _CONFLICT:
+                raise
+            return self._mind(session).status not in _WINDING_UP
         mind = self._mind(session)
-        await trio.sleep(max(0.0, mind.step_ends - trio.current_time()))
-        await self._reach(session, "run")
+        if trio.current_time() < mind.step_ends:
+            return mind.status not in _WINDING_UP
         if mind.status is ExecutionStatus.PAUSED:
             mind.become(ExecutionStatus.RUNNING)
+        heard.answer(is_read=False)
+        return True
 
     async def interrupt(self, session: AgentSession) -> None:
         """As the port says."""
-        await self._reach(session, "interrupt")
+        (await self._reach(session, "interrupt")).answer(is_read=False)
 
     async def follow(self, session: AgentSession, report: Callable[[ExecutionStatus], None]) -> None:
         """As the port says."""
         while True:
             try:
-                await self._reach(session, "follow")
-            except AgentUnavailable:
+                (await self._reach(session, "follow")).answer(is_read=True)
+                mind = self._mind(session)
+            except (AgentUnavailable, AgentRefused):
                 await trio.sleep(1.0)
                 continue
-            mind = self._mind(session)
             report(mind.status)
             with trio.move_on_after(30.0):
                 await mind.changed.wait()
@@ -195,8 +243,8 @@ class SimulatedDriver:
             raise AgentRefused("the server knows no such conversation", 404, "")
         return mind
 
-    async def _reach(self, session: AgentSession, what: str) -> Server:
-        """One request and its answer."""
+    async def _reach(self, session: AgentSession, what: str) -> Heard:
+        """One request, as far as the server that does what it asks for."""
         waiting = self.agents.manners.get(what)
         manner = waiting.popleft() if waiting else None
         await trio.sleep(0.002)
@@ -207,11 +255,11 @@ class SimulatedDriver:
         server = self._serving(session)
         if server is None or self.is_dead():
             raise AgentUnavailable("the connection was refused")
-        if manner is Manner.REFUSES:
-            raise AgentRefused("the agent server does not want it", 422, "")
-        if manner is Manner.FAILS:
-            raise AgentUnavailable("503: the agent server cannot do it now")
-        return server
+        if manner in _REFUSALS:
+            raise AgentRefused(f"the agent server refused with {_REFUSALS[manner]}", _REFUSALS[manner], "")
+        if manner in _TROUBLES:
+            raise AgentUnavailable(f"the agent server answered {_TROUBLES[manner]}")
+        return Heard(server, manner)
 
     async def _is_thawed(self, session: AgentSession) -> bool:
         """Nothing answers from a frozen container: it may be thawed in time."""

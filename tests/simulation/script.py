@@ -107,7 +107,16 @@ _DEADLINES: Final = (0.0, 0.0, 0.0, 0.5, 3.0, 1000.0)
 CONVERSATIONS: Final = ("c1", "c2", "c3")
 PULLS: Final = ("crawl", "stall", "fail")
 _EXIT_CODES: Final = (0, 1, 126, 127, 137, 139, 143)
-_REQUESTS: Final = ("ready", "probe", "begin", "pause", "run", "interrupt", "follow")
+_REQUESTS: Final = ("ready", "probe", "begin", "begin", "pause", "pause", "run", "run", "interrupt", "follow")
+_MANNERS: Final[Mapping[Manner, int]] = {
+    Manner.REFUSES: 1,
+    Manner.CONFLICTS: 1,
+    Manner.IS_FULL: 2,
+    Manner.FAILS: 2,
+    Manner.GARBLES: 2,
+    Manner.LOSES: 3,
+    Manner.HANGS: 2,
+}
 _DECISIONS: Final = ("finished", "idle", "waiting_for_confirmation", "running")
 
 
@@ -170,7 +179,7 @@ BROAD: Final = Mix(
         Kind.PULL: 2,
         Kind.BOOT_FATE: 3,
         Kind.SLOW_BOOT: 1,
-        Kind.AGENT_MANNER: 3,
+        Kind.AGENT_MANNER: 5,
         Kind.AGENTS_DEAF: 1,
         Kind.AGENT_DECIDES: 1,
         Kind.SLOW_STEP: 1,
@@ -313,7 +322,7 @@ def _death(dice: Random, mix: Mix) -> tuple[str, float]:
 
 
 def _agent_manner(dice: Random, _: Mix) -> tuple[str, float]:
-    (manner,) = dice.choices(list(Manner), [1, 4, 2])
+    (manner,) = dice.choices(list(_MANNERS), list(_MANNERS.values()))
     return f"{dice.choice(_REQUESTS)} {manner.name}", dice.choice((1.0, 1.0, 2.0, 5.0))
 
 
