@@ -40,26 +40,27 @@ async def pause(keeper: RecordKeeper, context: ActorContext, view: SandboxView, 
     Raises:
         CommandTimeout: it was undone; the agent goes on as soon as it can.
     """
-    if keeper.record.execution_status is ExecutionStatus.RUNNING:
-        # Before it is asked to pause, so that nothing that may happen to us meanwhile leaves it paused.
-        await keeper.save(attrs.evolve(keeper.record, run_on_resume=True))
     record = keeper.record
     driver, session = context.driver(record), context.session(record, view)
-    was_running = record.run_on_resume
     error: ConversationdError = CommandTimeout(f"the conversation could not be paused in {within:g} s; it runs on")
     with trio.move_on_after(within):
         await trio.lowlevel.checkpoint()
         try:
-            was_running = await driver.pause(session) or was_running
+            was_running = await driver.pause(session, partial(_note_running, keeper)) or record.run_on_resume
             await context.provider(record).pause(view.name)
-            paused = _paused(record, was_running=was_running)
+            paused = _paused(keeper.record, was_running=was_running)
             await keeper.move(paused, StatusChanged(record.status, Status.PAUSED, "pause"), *told)
         except ConversationdError as failure:
             error = failure
         else:
             return
-    await _undo_pause(keeper, context, view, was_running=was_running)
+    await _undo_pause(keeper, context, view)
     raise error
+
+
+async def _note_running(keeper: RecordKeeper) -> None:
+    """Before the agent is asked to pause, so that nothing that may happen to us or to it meanwhile leaves it paused."""
+    await keeper.save(attrs.evolve(keeper.record, run_on_resume=True))
 
 
 async def resume(
@@ -232,10 +233,8 @@ def _paused(record: ConversationRecord, *, was_running: bool) -> ConversationRec
     return attrs.evolve(record, status=Status.PAUSED, execution_status=execution, run_on_resume=was_running)
 
 
-async def _undo_pause(keeper: RecordKeeper, context: ActorContext, view: SandboxView, *, was_running: bool) -> None:
-    """Thaw; the agent is told to go on by what attends to the conversation."""
-    if was_running is not keeper.record.run_on_resume:
-        await keeper.save(attrs.evolve(keeper.record, run_on_resume=was_running))
+async def _undo_pause(keeper: RecordKeeper, context: ActorContext, view: SandboxView) -> None:
+    """Thaw; an agent that ran is told to go on by what attends to the conversation."""
     with trio.move_on_after(_UNDO_WITHIN):
         await trio.lowlevel.checkpoint()
         try:

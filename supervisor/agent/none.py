@@ -1,14 +1,14 @@
 """The driver `none`: a container that has no agent is ready when its port accepts, or as soon as it runs."""
 
 import errno
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Final
 
 import trio
 
 from supervisor.agent.backoff import Backoff
-from supervisor.agent.port import AgentSession
+from supervisor.agent.port import AgentSession, nobody
 from supervisor.conversation.errors import AgentUnavailable
 from supervisor.conversation.json import JsonObject
 from supervisor.conversation.record import ExecutionStatus
@@ -58,7 +58,7 @@ class NoAgent:
         await trio.lowlevel.checkpoint()
         return None
 
-    async def pause(self, session: AgentSession) -> bool:  # noqa: ARG002 -- the port's shape
+    async def pause(self, session: AgentSession, runs: Callable[[], Awaitable[None]] = nobody) -> bool:  # noqa: ARG002 -- the port's shape
         """No agent was running."""
         await trio.lowlevel.checkpoint()
         return False

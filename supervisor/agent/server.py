@@ -3,7 +3,7 @@
 It is waited for and probed like any agent server; what its agents do is between it and its clients.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -12,7 +12,7 @@ import httpx2
 
 from supervisor.agent.http import open_client
 from supervisor.agent.none import NoAgent
-from supervisor.agent.port import AgentSession
+from supervisor.agent.port import AgentSession, nobody
 from supervisor.agent.v0 import V0Driver
 from supervisor.agent.v1 import V1Driver
 from supervisor.conversation.errors import AgentRefused
@@ -73,9 +73,9 @@ class ServerDriver:
         """Nothing to hand over: clients bring their conversations."""
         return await self._agents.begin(session, request, go_on=go_on)
 
-    async def pause(self, session: AgentSession) -> bool:
+    async def pause(self, session: AgentSession, runs: Callable[[], Awaitable[None]] = nobody) -> bool:
         """No agent of ours was running; those that are freeze with the sandbox, and go on when it thaws."""
-        return await self._agents.pause(session)
+        return await self._agents.pause(session, runs)
 
     async def run(self, session: AgentSession) -> None:
         """Nothing to run."""

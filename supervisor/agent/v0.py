@@ -19,7 +19,7 @@ server's to refuse:
 It listens on port 3000, or where its variable `port` says: that has to be the port of the spec.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 from urllib.parse import quote
@@ -30,7 +30,7 @@ import trio
 
 from supervisor.agent.backoff import Backoff
 from supervisor.agent.http import call, look, open_client, understood
-from supervisor.agent.port import AgentSession
+from supervisor.agent.port import AgentSession, nobody
 from supervisor.agent.teller import Teller
 from supervisor.agent.v0_wire import (
     INTERRUPTED,
@@ -163,12 +163,15 @@ class V0Driver:
         if newest is Mark.WAITING:
             await self._post(session, "events", _GO_ON)
 
-    async def pause(self, session: AgentSession) -> bool:
+    async def pause(self, session: AgentSession, runs: Callable[[], Awaitable[None]] = nobody) -> bool:
         """Whether the agent runs. The freeze of its container is its pause.
 
         The server knows a state `paused`, but from that nothing brings an agent back to work that is not a new message.
         """
-        return await self._status(session) is ExecutionStatus.RUNNING
+        was_running = await self._status(session) is ExecutionStatus.RUNNING
+        if was_running:
+            await runs()
+        return was_running
 
     async def run(self, session: AgentSession) -> None:  # noqa: ARG002 -- the port's shape
         """Nothing to tell: it was not paused by us, and what is thawed goes on."""

@@ -1,7 +1,7 @@
 """The driver `v1`: the OpenHands agent server of version 1, over its HTTP API and its events socket."""
 
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Final
 
@@ -12,7 +12,7 @@ import trio
 from supervisor.agent.backoff import Backoff
 from supervisor.agent.events_socket import EventsSocket, open_events
 from supervisor.agent.http import call, look, open_client, understood
-from supervisor.agent.port import AgentSession
+from supervisor.agent.port import AgentSession, nobody
 from supervisor.agent.teller import Teller
 from supervisor.agent.wire import parse_conversation, parse_message_page
 from supervisor.conversation.errors import AgentRefused, AgentUnavailable
@@ -131,7 +131,7 @@ class V1Driver:
                 await backoff.sleep()
         return await self._status(session)
 
-    async def pause(self, session: AgentSession) -> bool:
+    async def pause(self, session: AgentSession, runs: Callable[[], Awaitable[None]] = nobody) -> bool:
         """See `AgentDriver`.
 
         The server's own pause waits for a running tool, but not for a call to the LLM that is under way: it answers,
@@ -143,16 +143,19 @@ class V1Driver:
         was_running = True
         async with self._events(session) as events, trio.open_nursery() as nursery:
             nursery.start_soon(snapshots.watch, events)
-            was_running = await self._pause_and_wait(session, snapshots)
+            was_running = await self._pause_and_wait(session, snapshots, runs)
             nursery.cancel_scope.cancel()
         return was_running
 
-    async def _pause_and_wait(self, session: AgentSession, snapshots: "_Snapshots") -> bool:
+    async def _pause_and_wait(
+        self, session: AgentSession, snapshots: "_Snapshots", runs: Callable[[], Awaitable[None]]
+    ) -> bool:
         # The first snapshot has to wait for a running tool: without one after this time the subscription surely stands.
         with trio.move_on_after(_SUBSCRIBED_SECONDS):
             await snapshots.reached(1)
         if snapshots.count and snapshots.last is not ExecutionStatus.RUNNING:
             return False
+        await runs()
         await self._post(session, "pause")
         await snapshots.reached(_SNAPSHOTS_OF_A_PAUSE)
         return True

@@ -252,6 +252,22 @@ async def test_pause_that_fails_tells_no_idle_agent_to_run(tmp_path: Path, autoj
         assert "run" not in world.agent.calls
 
 
+async def test_pause_whose_answer_is_lost_lets_an_agent_go_on_that_nobody_saw_running(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """The record says that it is idle, its server knew better: it does not stay paused."""
+    async with open_world(tmp_path, settings=QUICK) as world:
+        await world.start()
+        world.agent.does(C1, ExecutionStatus.IDLE)
+        await world.until(lambda record: record.execution_status is ExecutionStatus.IDLE)
+        world.agent.conversations[C1].status = ExecutionStatus.RUNNING
+        world.agent.fail_next("pause", AgentUnavailable("the connection broke"))
+        with pytest.raises(AgentUnavailable):
+            await world.supervisor.pause(C1, None)
+        await trio.sleep(1)
+        assert "run" in world.agent.calls
+
+
 async def test_pause_whose_undoing_hangs_answers_all_the_same(tmp_path: Path, autojump_clock: MockClock) -> None:
     """An agent that neither pauses nor runs keeps the caller waiting for a bounded time only."""
     async with open_world(tmp_path, settings=QUICK) as world:

@@ -341,6 +341,22 @@ async def test_v1_pause_raises_the_refusal_itself(agent: StubAgent, driver: V1Dr
     assert caught.value.status == 403
 
 
+async def test_v1_pause_says_that_the_agent_runs_before_it_asks(agent: StubAgent, driver: V1Driver) -> None:
+    """Whatever becomes of the request, the caller knows whom it has to let go on."""
+    asked: list[bool] = []
+
+    async def runs() -> None:
+        await trio.lowlevel.checkpoint()
+        asked.append(PAUSE in agent.lines)
+
+    agent.on(GET, info("running"))
+    agent.on(PAUSE, Reply(500))
+    agent.sockets = [sending(full("running"))]
+    with trio.fail_after(SECONDS), pytest.raises(AgentUnavailable):
+        await driver.pause(agent.session, runs)
+    assert asked == [False]
+
+
 async def test_v1_pause_ends_with_its_callers_deadline(agent: StubAgent, driver: V1Driver) -> None:
     """A step that does not end is left by cancellation."""
     agent.on(GET, info("running"))

@@ -1,12 +1,12 @@
 """An agent server in memory: a driver on simulated time, whose faults are switched on by tests."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 import attrs
 import trio
 
-from supervisor.agent.port import AgentSession
+from supervisor.agent.port import AgentSession, nobody
 from supervisor.agent.teller import Teller
 from supervisor.conversation.errors import AgentUnavailable
 from supervisor.conversation.ids import ConversationId
@@ -98,10 +98,12 @@ class FakeAgent:
             self.does(session.conversation, ExecutionStatus.RUNNING)
         return known.status
 
-    async def pause(self, session: AgentSession) -> bool:
+    async def pause(self, session: AgentSession, runs: Callable[[], Awaitable[None]] = nobody) -> bool:
         """As the port says."""
-        await self._answer("pause", session.conversation)
         was_running = self.conversations[session.conversation].status is ExecutionStatus.RUNNING
+        if was_running:
+            await runs()
+        await self._answer("pause", session.conversation)
         if was_running:
             self.does(session.conversation, ExecutionStatus.PAUSED)
         return was_running

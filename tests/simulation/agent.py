@@ -5,7 +5,7 @@ workspace, so it outlives the container as it does with the real server.
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from enum import StrEnum
 from random import Random
 from typing import Final
@@ -13,7 +13,7 @@ from typing import Final
 import attrs
 import trio
 
-from supervisor.agent.port import AgentSession
+from supervisor.agent.port import AgentSession, nobody
 from supervisor.conversation.errors import AgentRefused, AgentUnavailable
 from supervisor.conversation.ids import ConversationId
 from supervisor.conversation.json import JsonObject
@@ -179,7 +179,7 @@ class SimulatedDriver:
         heard.answer(is_read=True)
         return mind.status
 
-    async def pause(self, session: AgentSession) -> bool:
+    async def pause(self, session: AgentSession, runs: Callable[[], Awaitable[None]] = nobody) -> bool:
         """As the port says: it is asked at once, and waited for until its step has ended.
 
         What it does is asked first: of a server that garbles that nothing more is wanted.
@@ -189,6 +189,7 @@ class SimulatedDriver:
         if heard.manner is Manner.GARBLES or mind.status is not ExecutionStatus.RUNNING:
             heard.answer(is_read=True)
             return False
+        await runs()
         mind.paused_in = heard.server.container.id
         mind.step_ends = trio.current_time() + self.agents.step_time * self.agents._random.uniform(0.5, 1.5)
         mind.become(ExecutionStatus.PAUSED)

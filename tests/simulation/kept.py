@@ -122,6 +122,16 @@ KEPT: Final[Mapping[str, Sequence[Step]]] = {
         Step(0.5, Kind.DIES, "c1", 143.0),
         Step(0.1, Kind.ENGINE_RISES),
     ),
+    "an agent goes on if nobody hears that it was paused": (
+        Step(0.1, Kind.START, "c1"),
+        Step(5.0, Kind.AGENT_DECIDES, "c1 idle"),
+        Step(3.0, Kind.AGENT_MANNER, f"follow {Manner.FAILS.name}", 5.0),
+        Step(0.1, Kind.AGENT_DECIDES, "c1 running"),
+        Step(0.5, Kind.AGENT_MANNER, f"pause {Manner.LOSES.name}", 1.0),
+        Step(0.1, Kind.PAUSE, "c1"),
+        Step(0.5, Kind.PAUSE, "c1"),
+        Step(3.0, Kind.RESUME, "c1"),
+    ),
     "a boot that runs out of memory is tried once more": (
         Step(0.0, Kind.BOOT_FATE, Fate.OUT_OF_MEMORY.name, 2.0),
         Step(0.1, Kind.START, "c1"),
