@@ -208,6 +208,9 @@ _TO_A_CONTAINER: Final[Mapping[Kind, Callable[[Host, Container, int], None]]] = 
 
 
 def _restart_engine(host: Host, _: Clients, step: Step) -> None:
+    for container in host.engine.containers.values():
+        if container.conversation == step.what:
+            _freeze(host, container, 0)
     host.engine.live_restore = step.kind is Kind.ENGINE_RESTARTS_LIVE
     host.engine.restart(forgets=step.kind is Kind.ENGINE_FORGETS)
 
@@ -215,6 +218,25 @@ def _restart_engine(host: Host, _: Clients, step: Step) -> None:
 def _break_call(host: Host, _: Clients, step: Step) -> None:
     op, fault = step.what.split()
     host.engine.break_next(op, Fault[fault], int(step.number))
+    _ASKED_AFTER.get(op, _nothing)(host)
+
+
+def _nothing(_: Host) -> None:
+    """It is asked often enough."""
+
+
+def _rename_all(host: Host) -> None:
+    for container in host.engine.containers.values():
+        _rename(host, container, 0)
+
+
+_ASKED_AFTER: Final[Mapping[str, Callable[[Host], None]]] = {
+    "pull": lambda host: host.engine.images.clear(),
+    "info": Host.kill,
+    "version": Host.kill,
+    "rename": _rename_all,
+}
+"""What makes the daemon ask the engine for what it else asks so seldom that no fault would meet it."""
 
 
 def _spoil_agent(host: Host, _: Clients, step: Step) -> None:

@@ -33,6 +33,7 @@ class Kind(StrEnum):
     ENGINE_RISES = "the engine answers again"
     ENGINE_RESTARTS = "the engine is killed and restarted"
     ENGINE_RESTARTS_LIVE = "the engine is killed and restarted with live-restore"
+    # what: a conversation whose container somebody has just frozen
     ENGINE_FORGETS = "the engine is killed and restarted, and takes frozen containers for ended"
     CALL_FAULT = "a call goes wrong"  # what: op, then the fault
     EVENTS_LOST = "events are lost"
@@ -170,7 +171,7 @@ BROAD: Final = Mix(
         Kind.SLOW_STOP: 1,
         Kind.DIES: 4,
         Kind.OUT_OF_MEMORY: 1,
-        Kind.CHILD_OUT_OF_MEMORY: 1,
+        Kind.CHILD_OUT_OF_MEMORY: 3,
         Kind.FROZEN: 1,
         Kind.THAWED: 1,
         Kind.REMOVED: 1,
@@ -179,7 +180,7 @@ BROAD: Final = Mix(
         Kind.PULL: 2,
         Kind.BOOT_FATE: 3,
         Kind.SLOW_BOOT: 1,
-        Kind.AGENT_MANNER: 5,
+        Kind.AGENT_MANNER: 12,
         Kind.AGENTS_DEAF: 1,
         Kind.AGENT_DECIDES: 1,
         Kind.SLOW_STEP: 1,
@@ -343,6 +344,7 @@ _DETAILS: Final[Mapping[Kind, Callable[[Random, Mix], tuple[str, float]]]] = {
     **dict.fromkeys([Kind.FROZEN, Kind.THAWED], _of_a_conversation),
     **dict.fromkeys([Kind.REMOVED, Kind.RENAMED, Kind.RESTARTED], _of_a_conversation),
     Kind.DIES: _death,
+    Kind.ENGINE_FORGETS: lambda dice, mix: (dice.choice(("", *mix.conversations)), 0.0),
     Kind.CALL_FAULT: _call_fault,
     Kind.AGENT_MANNER: _agent_manner,
     Kind.BOOT_FATE: _boot_fate,
