@@ -86,9 +86,8 @@ async def subscribe(
         )
     seq, conversations = journal.last_seq, None
     if snapshot:
-        taken = await journal.snapshot()
-        seq = taken.seq
-        conversations = tuple(record for record in taken.records if ids is None or record.id in ids)
+        taken = await journal.snapshot(ids)
+        seq, conversations = taken.seq, taken.records
     feed = Feed(ids)
     try:
         yield JournalSubscription(seq, conversations, seq if since is None else since, journal, bus, feed)

@@ -84,7 +84,7 @@ class Subscriptions:
 
         async def pump(active: _Active) -> None:
             async with self._service.subscribe(params.since, ids, snapshot=params.snapshot) as subscription:
-                active.opened.set(Value(views.encode_opened(active.id, subscription)))
+                active.opened.set(Value(await views.encode_opened(active.id, subscription)))
                 await active.announced.wait()
                 await self._forward_events(active, subscription)
 

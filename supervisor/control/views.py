@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Final
 
 import attrs
+import trio
 
 from supervisor.control.service import (
     AgentAccess,
@@ -28,6 +29,7 @@ from supervisor.conversation.record import Failure as RecordFailure
 PROTOCOL: Final = "conversation-control.v1"
 _CACHED_EVENTS: Final = 1024
 _CACHED_TIMES: Final = 4096
+_ENCODED_AT_ONCE: Final = 100
 
 
 def encode_conversation(record: ConversationRecord) -> str:
@@ -48,6 +50,16 @@ def encode_page(page: ConversationPage) -> str:
 def encode_conversations(records: Sequence[ConversationRecord]) -> str:
     """A list of Conversation objects."""
     return f"[{','.join(map(encode_conversation, records))}]"
+
+
+async def encode_snapshot(records: Sequence[ConversationRecord]) -> str:
+    """The same of any number of them: a few at a time, so that nobody else waits until all of them are written."""
+    parts = []
+    for start in range(0, len(records), _ENCODED_AT_ONCE):
+        await trio.lowlevel.checkpoint()
+        parts.append(",".join(map(encode_conversation, records[start : start + _ENCODED_AT_ONCE])))
+    await trio.lowlevel.checkpoint()
+    return f"[{','.join(parts)}]"
 
 
 def encode_access(access: AgentAccess) -> str:
@@ -101,10 +113,11 @@ def encode_lines(lines: Sequence[str]) -> str:
     return encode_json({"lines": list(lines)})
 
 
-def encode_opened(subscription: str, opened: Subscription) -> str:
+async def encode_opened(subscription: str, opened: Subscription) -> str:
     """The answer of `events.subscribe`."""
+    await trio.lowlevel.checkpoint()
     records = opened.conversations
-    snapshot = "" if records is None else f',"conversations":{encode_conversations(records)}'
+    snapshot = "" if records is None else f',"conversations":{await encode_snapshot(records)}'
     return f'{{"subscription":"{subscription}","seq":{opened.seq}{snapshot}}}'
 
 

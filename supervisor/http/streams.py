@@ -88,7 +88,7 @@ class EventRoutes:
         wanted = _wanted(since, ids, snapshot=snapshot)
         async with _subscribed(self._service, wanted) as subscription:
             await socket.accept()
-            await socket.send_text(f'{{"opened":{_opened(subscription)}}}')
+            await socket.send_text(f'{{"opened":{await _opened(subscription)}}}')
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_cancel_after, partial(_gone, socket.receive), nursery.cancel_scope)
                 closing = await _until_the_end(self._lifetime.ending, partial(_send_frames, subscription, socket))
@@ -123,7 +123,7 @@ class _EventStream(Response):
 
     async def _write(self, subscription: Subscription, send: Send) -> None:
         first = subscription.seq if self._wanted.since is None else self._wanted.since
-        await self._say(send, f"event: opened\nid: {first}\ndata: {_opened(subscription)}\n\n".encode())
+        await self._say(send, f"event: opened\nid: {first}\ndata: {await _opened(subscription)}\n\n".encode())
         async for event in subscription:
             await self._say(send, f"id: {event.seq}\ndata: {views.encode_event(event)}\n\n".encode())
 
@@ -184,7 +184,8 @@ def _subscribed(service: ConversationService, wanted: messages.Subscribe) -> Abs
     return service.subscribe(wanted.since, ids, snapshot=wanted.snapshot)
 
 
-def _opened(subscription: Subscription) -> str:
+async def _opened(subscription: Subscription) -> str:
+    await trio.lowlevel.checkpoint()
     records = subscription.conversations
-    snapshot = "" if records is None else f',"conversations":{views.encode_conversations(records)}'
+    snapshot = "" if records is None else f',"conversations":{await views.encode_snapshot(records)}'
     return f'{{"seq":{subscription.seq}{snapshot}}}'

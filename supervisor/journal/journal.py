@@ -5,7 +5,7 @@ the order of their sequence numbers and only then answers those who asked. Reads
 """
 
 import sqlite3
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Protocol, TypeVar
@@ -64,6 +64,7 @@ class Journal:
         self._offload = offload
         self._writing = trio.CapacityLimiter(1)
         self._reading = trio.CapacityLimiter(1)
+        self._copying = trio.CapacityLimiter(1)
         self._waiting: list[_Waiting] = []
         self._wakeup = trio.Event()
         self._written = trio.Event()
@@ -166,9 +167,9 @@ class Journal:
         """Recorded events with `after < seq <= through`, oldest first, at most `limit`."""
         return await self._read(partial(self._store.events, after, through, conversation, limit))
 
-    async def snapshot(self) -> Snapshot:
-        """All conversations, consistent with a sequence number."""
-        return await self._read(self._store.snapshot)
+    async def snapshot(self, ids: Collection[ConversationId] | None = None) -> Snapshot:
+        """All conversations, or those of these ids, consistent with a sequence number; no other read waits for it."""
+        return await self._query(partial(self._store.snapshot, ids), self._copying)
 
     async def judgement(self) -> Judgement:
         """How far the rules of the alerts have come, and which alerts are not over."""
@@ -219,7 +220,10 @@ class Journal:
             self._announce(events)
 
     async def _read(self, query: Callable[[], _T]) -> _T:
+        return await self._query(query, self._reading)
+
+    async def _query(self, query: Callable[[], _T], connection: trio.CapacityLimiter) -> _T:
         try:
-            return await self._offload(query, self._reading)
+            return await self._offload(query, connection)
         except (sqlite3.Error, NoThread) as error:
             raise JournalError(f"the journal cannot be read: {error}") from error

@@ -1,4 +1,4 @@
-"""The SQLite database, synchronously: one connection that writes, one that reads.
+"""The SQLite database, synchronously: one connection that writes, one that reads, and one for what reads long.
 
 WAL mode with `synchronous=FULL`: what `write` has returned survives a power cut.
 """
@@ -6,7 +6,8 @@ WAL mode with `synchronous=FULL`: what `write` has returned survives a power cut
 import json
 import shutil
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack, closing
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -38,7 +39,7 @@ class Written:
 
 @attrs.frozen
 class Snapshot:
-    """All conversations as they are at `seq`."""
+    """Conversations as they are at `seq`."""
 
     seq: int
     records: tuple[ConversationRecord, ...]
@@ -62,9 +63,9 @@ class KnownKey:
 
 
 class Store:
-    """Both connections to one database: `write` and all of pruning use the first, everything else the second.
+    """All connections to one database: `write` and all of pruning use the first, `snapshot` the third.
 
-    Each connection may be used by one thread at a time; `Journal` sees to that.
+    Everything else uses the second. Each connection may be used by one thread at a time; `Journal` sees to that.
     """
 
     def __init__(self, path: Path) -> None:
@@ -75,17 +76,17 @@ class Store:
             NewerSchemaError: it is too new.
         """
         self._path = path
-        self._writer = _open(path)
-        try:
+        with ExitStack() as opened:
+            self._writer = opened.enter_context(closing(_open(path)))
             migrate(self._writer)
-            self._reader = _open(path)
-        except BaseException:
-            self._writer.close()
-            raise
+            self._reader = opened.enter_context(closing(_open(path)))
+            self._copier = opened.enter_context(closing(_open(path)))
+            opened.pop_all()
         self.instance = str(self._meta("instance"))
 
     def close(self) -> None:
-        """Close both connections."""
+        """Close all connections."""
+        self._copier.close()
         self._reader.close()
         self._writer.close()
 
@@ -133,8 +134,7 @@ class Store:
 
     def last_seq(self) -> int:
         """The highest sequence number that was ever given, 0 at first."""
-        row = self._reader.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
-        return int(row[0]) if row else 0
+        return _last_seq(self._reader)
 
     def pruned_through(self) -> int:
         """The highest sequence number that is no longer kept, 0 at first."""
@@ -202,12 +202,17 @@ class Store:
         rows = self._reader.execute(sql + " ORDER BY seq LIMIT ?", (*values, limit))
         return tuple(RecordedEvent(seq, parse_time(at), owner, kind, data) for seq, at, owner, kind, data in rows)
 
-    def snapshot(self) -> Snapshot:
-        """All conversations and the sequence number that they are consistent with."""
-        with self._reader:
-            self._reader.execute("BEGIN")
-            rows = self._reader.execute("SELECT record FROM conversations ORDER BY ordinal").fetchall()
-            return Snapshot(self.last_seq(), tuple(decode_record(row[0]) for row in rows))
+    def snapshot(self, ids: Collection[ConversationId] | None = None) -> Snapshot:
+        """All conversations, or those of these ids, and the sequence number that they are consistent with."""
+        sql, values = "SELECT record FROM conversations", list[str]()
+        if ids is not None:
+            sql += " WHERE id IN (SELECT value FROM json_each(?))"
+            values.append(json.dumps(list(ids)))
+        with self._copier:
+            self._copier.execute("BEGIN")
+            rows = self._copier.execute(sql + " ORDER BY ordinal", values).fetchall()
+            seq = _last_seq(self._copier)
+        return Snapshot(seq, tuple(decode_record(row[0]) for row in rows))
 
     def judgement(self) -> ledger.Judgement:
         """How far the rules of the alerts have come, and which alerts are not over, consistent with each other."""
@@ -260,6 +265,11 @@ class Store:
         )
         assert cursor.lastrowid is not None  # noqa: S101 - sqlite3 sets it after every INSERT
         return RecordedEvent(cursor.lastrowid, change.at, change.conversation, kind, data)
+
+
+def _last_seq(connection: sqlite3.Connection) -> int:
+    row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
+    return int(row[0]) if row else 0
 
 
 def _open(path: Path) -> sqlite3.Connection:

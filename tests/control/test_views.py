@@ -3,6 +3,8 @@
 import json
 from datetime import datetime, timedelta, timezone
 
+import trio
+
 from supervisor.control import views
 from supervisor.control.service import AgentAccess, ConversationPage, Stopped
 from supervisor.control.wire import encode_failure
@@ -39,6 +41,26 @@ def test_conversation_is_exactly_the_protocols_object() -> None:
         "updated_at": SHOWN,
         "last_active_at": SHOWN,
     }
+
+
+async def test_big_snapshot_lets_others_have_their_turns() -> None:
+    """However many conversations it has, and their text is the same."""
+    records = [make_record(f"c{number}") for number in range(1050)]
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(count)
+        text = await views.encode_snapshot(records)
+        nursery.cancel_scope.cancel()
+    assert turns >= 10
+    assert text == views.encode_conversations(records)
+    assert await views.encode_snapshot([]) == "[]"
 
 
 def test_conversation_shows_a_failure_with_what_is_known_of_it() -> None:

@@ -16,7 +16,7 @@ from supervisor.conversation.events import RecordedEvent
 from supervisor.conversation.ids import ConversationId
 from supervisor.journal.changes import AlreadyExists, JournalError, Update
 from supervisor.journal.journal import Journal, Offload
-from supervisor.journal.store import Store
+from supervisor.journal.store import Snapshot, Store
 from supervisor.threads import NoThread, in_thread
 from tests.fakes.store import FaultyStore
 from tests.journal.samples import C1, C2, NOON, create, note, record
@@ -262,6 +262,25 @@ async def test_reads_go_through(tmp_path: Path) -> None:
         assert await journal.events(0, None, None, 5) == tuple(desk.heard)
         assert await journal.snapshot() == store.snapshot()
         assert len(journal.instance) == 32
+
+
+async def test_no_other_read_waits_for_a_snapshot(tmp_path: Path) -> None:
+    """It takes long where there are many conversations, and has a connection of its own."""
+    async with open_desk(tmp_path) as desk:
+        await desk.journal.commit(create(C1))
+        await desk.journal._copying.acquire_on_behalf_of("a long snapshot")
+        taken: list[Snapshot] = []
+
+        async def take() -> None:
+            taken.append(await desk.journal.snapshot())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(take)
+            await wait_all_tasks_blocked()
+            assert await desk.journal.record(C1) == record()
+            assert not taken
+            desk.journal._copying.release_on_behalf_of("a long snapshot")
+        assert taken[0].records == (record(),)
 
 
 async def test_pruning_tells_what_is_gone(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import attrs
 import pytest
 
 from supervisor.conversation.events import StatusChanged
+from supervisor.conversation.ids import ConversationId
 from supervisor.conversation.lifecycle import Status
 from supervisor.conversation.record import Intent
 from supervisor.journal.changes import AlreadyExists, Delete, JudgedBefore, Update
@@ -201,6 +202,15 @@ def test_snapshot_has_everything_and_its_number(store: Store) -> None:
     store.write([create(C2), create(C1), note()])
     snapshot = store.snapshot()
     assert (snapshot.seq, [item.id for item in snapshot.records]) == (3, [C2, C1])
+
+
+def test_snapshot_of_some_has_those_that_are_there(store: Store) -> None:
+    """In the order of creation, too; none is not all, and any number can be asked for."""
+    store.write([create(C3), create(C2), create(C1)])
+    many = [ConversationId(f"x{number}") for number in range(50_000)]
+    for ids, there in (((), []), ((C1, C3, "no'ne"), [C3, C1]), ((*many, C2), [C2])):
+        snapshot = store.snapshot(frozenset(map(ConversationId, ids)))
+        assert (snapshot.seq, [item.id for item in snapshot.records]) == (3, there)
 
 
 @pytest.mark.parametrize("text", [b"this is no database, and long enough to be read as a header" * 20])
