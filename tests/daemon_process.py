@@ -33,11 +33,17 @@ class DaemonProcess:
     """One state directory and the daemons that run over it, one after the other."""
 
     def __init__(
-        self, directory: Path, config: str, environ: Mapping[str, str] | None = None, prefix: Sequence[str] = ()
+        self,
+        directory: Path,
+        config: str,
+        environ: Mapping[str, str] | None = None,
+        prefix: Sequence[str] = (),
+        module: str = "supervisor.cli.conversationd",
     ) -> None:
         """Nothing is started yet. `config` is TOML without `[daemon]` and `[control]`, which are made here.
 
-        It may begin with further keys of `[control]`. `prefix` is a command that runs the daemon in its own place.
+        It may begin with further keys of `[control]`. `prefix` is a command that runs the daemon in its own place,
+        `module` the daemon itself, for one that has something else around it.
         """
         self.directory = directory
         self.socket = directory / "run" / "control.sock"
@@ -49,6 +55,7 @@ class DaemonProcess:
             f'[control]\nlisten = ["unix:{self.socket}", "tcp:127.0.0.1:0"]\n{config}'
         )
         self._prefix = prefix
+        self._module = module
         self._environ = {**os.environ, **(environ or {})}
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -101,7 +108,7 @@ class DaemonProcess:
             notify.bind(address)
             notify.settimeout(0.2)
             self._process = subprocess.Popen(
-                [*self._prefix, sys.executable, "-m", "supervisor.cli.conversationd", "--config", str(self.config)],
+                [*self._prefix, sys.executable, "-m", self._module, "--config", str(self.config)],
                 stdout=log,
                 stderr=log,
                 env={**self._environ, "NOTIFY_SOCKET": address},

@@ -1,12 +1,12 @@
 """What the fuzzers draw from: the schema of the control protocol, frames and handshakes. No pytest in here.
 
-`CONVERSATIOND_FUZZ=5000 pytest tests/hostile -k fuzz` tries so many examples of each kind, and others every time;
-without it the same few are tried every time.
+Each run tries other examples. One that fails is printed with the `@reproduce_failure` line which tries it again, put
+above its test. `CONVERSATIOND_FUZZ=5000 pytest tests/hostile -k fuzz` tries so many of each kind.
 """
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final, TypeAlias
 
 import attrs
@@ -17,15 +17,18 @@ from supervisor.conversation.json import JsonValue
 from supervisor.conversation.lifecycle import Status
 from tests.hostile.peer import Opcode, close_frame, frame, handshake
 
-_EXAMPLES: Final = int(os.environ.get("CONVERSATIOND_FUZZ", "0"))
+_EXAMPLES: Final = int(os.environ.get("CONVERSATIOND_FUZZ", "150"))
 
 FUZZ: Final = settings(
     deadline=None,
-    derandomize=not _EXAMPLES,
-    max_examples=_EXAMPLES or 80,
+    derandomize=False,
+    max_examples=_EXAMPLES,
     database=None,
+    print_blob=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
 )
+FUZZ_LIVES: Final = settings(FUZZ, max_examples=max(1, _EXAMPLES // 3))
+"""A life takes several boots, each of which waits a moment to see whether it lasts."""
 
 Json: TypeAlias = st.SearchStrategy[JsonValue]
 
@@ -42,13 +45,26 @@ class Item:
 
 
 @attrs.frozen
-class _Param:
+class Life:
+    """A start that everything allows, and what is asked of the conversation then: methods with their parameters."""
+
+    start: dict[str, JsonValue]
+    steps: tuple[tuple[str, dict[str, JsonValue]], ...]
+
+
+@attrs.frozen
+class Param:
+    """A parameter of a method: what is valid for it, and whether it has to be there."""
+
     values: Json
     required: bool = False
 
 
 # Text that JSON, files and processes all take.
-_TEXT: Final = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=40)
+_CHARACTERS: Final = st.characters(codec="utf-8", exclude_characters="\0")
+_TEXT: Final = st.text(_CHARACTERS, max_size=40)
+_NAME: Final = st.text(_CHARACTERS, min_size=1, max_size=40)
+_VARIABLE: Final = st.text(st.characters(codec="utf-8", exclude_characters="\0="), min_size=1, max_size=40)
 _SHORT_TEXT: Final = st.text(min_size=1, max_size=40)
 _NUMBERS: Final = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
 _ANYTHING: Final[Json] = st.recursive(
@@ -59,47 +75,54 @@ _ANYTHING: Final[Json] = st.recursive(
 _HUGE: Final[Json] = st.sampled_from(
     (10**4000, -(10**4000), 2**63, 2**64, -1, 0, 1e308, 5e-324, "x" * 70_000, "\0", "..", "-rf", "$(id)", [], {}, None)
 )
-_SEEDED: Final = tuple(status.lower() for status in Status)
-_ID: Final[Json] = st.sampled_from(_SEEDED) | st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
+_FREQUENT: Final = (*(status.lower() for status in Status), "c1", "c2", "c3")
+_ID: Final[Json] = st.sampled_from(_FREQUENT) | st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
 _FLAG: Final[Json] = st.booleans()
 _SECONDS: Final[Json] = st.floats(min_value=0.001, max_value=1e12) | st.integers(1, 10**12)
-_LABELS: Final[Json] = st.dictionaries(_TEXT.filter(bool), _TEXT, max_size=4)
+_LABELS: Final[Json] = st.dictionaries(_NAME, _TEXT, max_size=4)
 _SEQ: Final[Json] = st.integers(0, 2**63 - 1)
 _ABSOLUTE: Final = st.from_regex(r"\A(/[a-z0-9]{1,8}){1,3}\Z")
-_SPEC: Final[Json] = st.fixed_dictionaries(
-    {},
-    optional={
-        "image": st.from_regex(r"\A[a-z]{1,9}(/[a-z]{1,9})?(:[a-z0-9]{1,9})?\Z"),
-        "pull": st.sampled_from(("missing", "always", "never")),
-        "command": st.lists(_TEXT, max_size=5),
-        "env": st.dictionaries(_TEXT.filter(lambda name: name and "=" not in name), _TEXT, max_size=4),
-        "port": st.integers(0, 65535),
-        "user": _TEXT,
-        "workspace": _ABSOLUTE,
-        "memory": st.integers(6 * 2**20, 2**40) | st.sampled_from(("64MiB", "2GiB", "1GB")),
-        "cpus": st.floats(min_value=0.01, max_value=1024.0),
-        "pids_limit": st.integers(1, 4_194_304),
-        "network": st.sampled_from(("bridge", "none", "host", "container:x")),
-        "init": _FLAG,
-        "mounts": st.lists(st.builds("{}:{}".format, _ABSOLUTE, _ABSOLUTE), max_size=3),
-    },
-)
-_NAMED: Final = {"id": _Param(_ID, required=True)}
-_TIMED: Final = {**_NAMED, "timeout": _Param(_SECONDS)}
-_FORCIBLE: Final = {**_TIMED, "force": _Param(_FLAG)}
+SPEC: Final[Mapping[str, Json]] = {
+    "provider": st.sampled_from(("docker", "process", "remote", "auto", "none")),
+    "image": st.from_regex(r"\A[a-z]{1,9}(/[a-z]{1,9})?(:[a-z0-9]{1,9})?\Z"),
+    "pull": st.sampled_from(("missing", "always", "never")),
+    "command": st.lists(_TEXT, max_size=5),
+    "env": st.dictionaries(_VARIABLE, _TEXT, max_size=4),
+    "port": st.integers(0, 65535),
+    "user": _TEXT,
+    "workspace": _ABSOLUTE,
+    "memory": st.integers(6 * 2**20, 2**40) | st.sampled_from(("64MiB", "2GiB", "1GB")),
+    "cpus": st.floats(min_value=0.01, max_value=1024.0),
+    "pids_limit": st.integers(1, 4_194_304),
+    "network": st.sampled_from(("bridge", "none", "host", "container:x")),
+    "init": _FLAG,
+    "mounts": st.lists(
+        st.builds("{}:{}{}".format, _ABSOLUTE, _ABSOLUTE, st.sampled_from(("", ":ro", ":rw"))), max_size=3
+    ),
+    "entrypoint": st.lists(_TEXT, max_size=3),
+    "working_dir": _ABSOLUTE | st.sampled_from(("", "/")),
+    "runtime": st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,20}\Z") | st.just(""),
+}
+"""Every key of a caller's `spec`."""
+_VALID_SPEC: Final = st.fixed_dictionaries({}, optional=dict(SPEC))
+_SPEC: Final[Json] = _VALID_SPEC
+_WILLING_SPEC: Final[Json] = st.fixed_dictionaries({}, optional={**SPEC, "provider": st.just("docker")})
+_NAMED: Final = {"id": Param(_ID, required=True)}
+_TIMED: Final = {**_NAMED, "timeout": Param(_SECONDS)}
+_FORCIBLE: Final = {**_TIMED, "force": Param(_FLAG)}
 
-METHODS: Final[Mapping[str, Mapping[str, _Param]]] = {
-    "authenticate": {"token": _Param(_TEXT, required=True)},
+METHODS: Final[Mapping[str, Mapping[str, Param]]] = {
+    "authenticate": {"token": Param(_TEXT, required=True)},
     "daemon.info": {},
     "conversation.start": {
-        "id": _Param(_ID),
-        "agent": _Param(st.sampled_from(("v1", "none")) | _SHORT_TEXT),
-        "spec": _Param(_SPEC),
-        "request": _Param(st.dictionaries(st.text(max_size=8), _ANYTHING, max_size=4)),
-        "labels": _Param(_LABELS),
-        "wait": _Param(_FLAG),
-        "timeout": _Param(_SECONDS),
-        "idempotency_key": _Param(_SHORT_TEXT),
+        "id": Param(_ID),
+        "agent": Param(st.sampled_from(("none", "none", "none", "v1")) | _SHORT_TEXT),
+        "spec": Param(_SPEC),
+        "request": Param(st.dictionaries(st.text(max_size=8), _ANYTHING, max_size=4)),
+        "labels": Param(_LABELS),
+        "wait": Param(_FLAG),
+        "timeout": Param(_SECONDS),
+        "idempotency_key": Param(_SHORT_TEXT),
     },
     "conversation.pause": _TIMED,
     "conversation.resume": _TIMED,
@@ -109,22 +132,27 @@ METHODS: Final[Mapping[str, Mapping[str, _Param]]] = {
     "conversation.delete": _NAMED,
     "conversation.get": _NAMED,
     "conversation.list": {
-        "status": _Param(st.lists(st.sampled_from(tuple(map(str, Status))), max_size=8)),
-        "labels": _Param(_LABELS),
-        "limit": _Param(st.integers(1, 1000)),
-        "cursor": _Param(_TEXT | st.integers(0, 10**25).map(str)),
+        "status": Param(st.lists(st.sampled_from(tuple(map(str, Status))), max_size=8)),
+        "labels": Param(_LABELS),
+        "limit": Param(st.integers(1, 1000)),
+        "cursor": Param(_TEXT | st.integers(0, 10**25).map(str)),
     },
     "conversation.connect": _NAMED,
-    "conversation.logs": {**_NAMED, "tail": _Param(st.integers(0, 10_000)), "follow": _Param(_FLAG)},
-    "conversation.history": {**_NAMED, "since": _Param(_SEQ), "limit": _Param(st.integers(1, 1000))},
+    "conversation.logs": {**_NAMED, "tail": Param(st.integers(0, 10_000)), "follow": Param(_FLAG)},
+    "conversation.history": {**_NAMED, "since": Param(_SEQ), "limit": Param(st.integers(1, 1000))},
     "events.subscribe": {
-        "since": _Param(_SEQ),
-        "ids": _Param(st.lists(_ID, max_size=4)),
-        "snapshot": _Param(_FLAG),
+        "since": Param(_SEQ),
+        "ids": Param(st.lists(_ID, max_size=4)),
+        "snapshot": Param(_FLAG),
     },
-    "events.unsubscribe": {"subscription": _Param(st.sampled_from(("s1", "s2")) | _SHORT_TEXT, required=True)},
+    "events.unsubscribe": {"subscription": Param(st.sampled_from(("s1", "s2")) | _SHORT_TEXT, required=True)},
 }
 """Every method of the protocol with its parameters."""
+
+_STEPS: Final = (
+    *("conversation.pause", "conversation.resume", "conversation.stop", "conversation.restart"),
+    *("conversation.archive", "conversation.get", "conversation.connect", "conversation.logs", "conversation.history"),
+)
 
 IDENTITIES: Final[Json] = st.integers() | st.text(max_size=20) | st.floats(allow_nan=False, allow_infinity=False)
 
@@ -140,10 +168,20 @@ def valid_items(draw: st.DrawFn) -> Item:
 
 
 @st.composite
+def lives(draw: st.DrawFn, name: str) -> Life:
+    """One conversation's life, without the parameters that make it another's or too short."""
+    left_out = {"idempotency_key", "wait", "timeout", "follow"}
+    start = draw(_params("conversation.start", left_out | {"id", "agent", "spec"}))
+    start |= {"id": name, "agent": "none", "spec": draw(_WILLING_SPEC)}
+    methods = draw(st.lists(st.sampled_from(_STEPS), max_size=8))
+    return Life(start, tuple((method, {**draw(_params(method, left_out)), "id": name}) for method in methods))
+
+
+@st.composite
 def nearly_valid_items(draw: st.DrawFn) -> Item:
     """A request with one thing wrong, or with one thing that looks wrong."""
     call: dict[str, JsonValue] = {**draw(_calls()), "id": draw(IDENTITIES)}
-    where = draw(st.sampled_from(("jsonrpc", "method", "params", "id", "value", "extra", "character")))
+    where = draw(st.sampled_from(("jsonrpc", "method", "params", "id", "value", "extra", "spec", "character")))
     if where == "character":
         text = json.dumps(dict(call, extra="?")).replace(
             "?", draw(st.sampled_from(("\\ud800", "\\udfff", "\\x", "\t")))
@@ -151,6 +189,9 @@ def nearly_valid_items(draw: st.DrawFn) -> Item:
         return Item(text, valid=False, answered=True, id_is_known=False)
     if where in ("value", "extra"):
         call["params"] = draw(_bent_params(call["method"], call.get("params", {}), extra=where == "extra"))
+    elif where == "spec":
+        bent = {draw(st.sampled_from(sorted(SPEC))): draw(_ANYTHING | _HUGE)}
+        call |= {"method": "conversation.start", "params": {"id": draw(_ID), "spec": {**draw(_VALID_SPEC), **bent}}}
     elif draw(st.booleans()) and where != "id":
         call.pop(where, None)
     else:
@@ -159,11 +200,18 @@ def nearly_valid_items(draw: st.DrawFn) -> Item:
 
 
 @st.composite
+def _params(draw: st.DrawFn, method: str, left_out: Collection[str] = ()) -> dict[str, JsonValue]:
+    return {
+        name: draw(param.values)
+        for name, param in METHODS[method].items()
+        if name not in left_out and (param.required or draw(st.booleans()))
+    }
+
+
+@st.composite
 def _calls(draw: st.DrawFn) -> dict[str, JsonValue]:
     method = draw(st.sampled_from(sorted(METHODS)))
-    given: dict[str, JsonValue] = {
-        name: draw(param.values) for name, param in METHODS[method].items() if param.required or draw(st.booleans())
-    }
+    given = draw(_params(method))
     call: dict[str, JsonValue] = {"jsonrpc": "2.0", "method": method}
     if given or not draw(st.booleans()):
         call["params"] = given

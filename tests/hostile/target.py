@@ -1,4 +1,7 @@
-"""The daemon under attack: a real process without an engine, and what an attack has done to it. No pytest in here."""
+"""The daemon under attack: a real process, with or without an engine, and what an attack has done to it.
+
+No pytest in here.
+"""
 
 import json
 import os
@@ -22,6 +25,29 @@ from tests.journal.samples import record
 GOOD_ORIGIN: Final = "http://localhost:3000"
 ENGINE_SOCKET: Final = "engine.sock"
 """Where the daemon looks for an engine, in its directory. A test may put something there."""
+
+WILLING: Final = """[sandbox]
+image = "image"
+[sandbox.allow]
+pull = ["*"]
+mounts = ["*"]
+networks = ["*"]
+runtimes = ["*"]
+memory = "1024GiB"
+cpus = 1024.0
+pids_limit = 4194304
+[capacity]
+max_running = 0
+max_starting = 0
+[restart]
+mode = "never"
+[timeouts]
+start = "15s"
+agent = "1s"
+"""
+"""The config of a daemon that starts whatever is asked for, if it is a sandbox at all."""
+MOST_KEPT: Final = 30
+"""Conversations that may be left behind before they are ended: they are memory that the daemon rightly keeps."""
 
 SEEDS: Final[tuple[Status, ...]] = tuple(Status)
 """There is one conversation in every status, by the status's name in lower case."""
@@ -144,17 +170,40 @@ def running_target(control: str = "") -> Iterator[Target]:
     """
     with tempfile.TemporaryDirectory(prefix="conversationd-") as directory:
         timeouts = "\n".join(f'{key} = "300ms"' for key in ("start", "pause", "resume", "stop", "archive"))
-        process = DaemonProcess(
-            Path(directory),
+        config = (
             f'allowed_origins = ["{GOOD_ORIGIN}"]\n{control}\n[timeouts]\n{timeouts}\n[agent]\ndriver = "none"\n'
-            f'[docker]\nhost = "unix://{directory}/{ENGINE_SOCKET}"\n',
+            f'[docker]\nhost = "unix://{directory}/{ENGINE_SOCKET}"\n'
         )
-        _seed(process, [_conversation(status) for status in SEEDS])
-        process.start()
-        try:
-            yield _warmed(process)
-        finally:
-            process.stop()
+        with _attackable(DaemonProcess(Path(directory), config)) as target:
+            yield target
+
+
+@contextmanager
+def running_willing_target() -> Iterator[Target]:
+    """A daemon whose engine is in its own memory and refuses nothing: what is valid succeeds."""
+    with tempfile.TemporaryDirectory(prefix="conversationd-") as directory:
+        config = f'{WILLING}[agent]\ndriver = "none"\n'
+        with _attackable(DaemonProcess(Path(directory), config, module="tests.hostile.willing_engine")) as target:
+            yield target
+
+
+@contextmanager
+def _attackable(process: DaemonProcess) -> Iterator[Target]:
+    _seed(process, [_conversation(status) for status in SEEDS])
+    process.start()
+    try:
+        yield _warmed(process)
+    finally:
+        process.stop()
+
+
+def end_what_piled_up(target: Target) -> None:
+    """Stop and delete all conversations, once there are many."""
+    with client(target.unix) as peer:
+        there = peer.ask("conversation.list", {"limit": 1000})["result"]["items"]
+        for one in there if len(there) > MOST_KEPT else ():
+            peer.ask("conversation.stop", {"id": one["id"], "force": True})
+            peer.ask("conversation.delete", {"id": one["id"]})
 
 
 def _seed(process: DaemonProcess, records: Sequence[ConversationRecord]) -> None:

@@ -2,22 +2,51 @@
 
 import json
 from collections import Counter
-from typing import Any
+from typing import Any, Final, Never
+from unittest.mock import Mock
 
+import attrs
+import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.control.methods import Methods
-from supervisor.control.wire import MAX_BATCH, RpcCode
+from supervisor.control.messages import InvalidParams
+from supervisor.control.methods import Methods, Session
+from supervisor.control.wire import MAX_BATCH, Request, RpcCode
 from supervisor.conversation.errors import ErrorCode
-from supervisor.conversation.json import JsonValue
+from supervisor.conversation.json import JsonObject, JsonValue
+from supervisor.conversation.lifecycle import Act, Action, Command, Refuse, Status, decide
+from supervisor.conversation.parse import parse_overrides
 from supervisor.conversation.spec import SpecOverrides
 from tests.control.scripted_service import ScriptedService
-from tests.hostile.fuzzing import FRAMES, FUZZ, METHODS, Item, handshakes, nearly_valid_items, valid_items
+from tests.hostile.fuzzing import (
+    FRAMES,
+    FUZZ,
+    FUZZ_LIVES,
+    METHODS,
+    SPEC,
+    Item,
+    Life,
+    handshakes,
+    lives,
+    nearly_valid_items,
+    valid_items,
+)
 from tests.hostile.peer import Peer, client, close_frame, frame
-from tests.hostile.target import Target
+from tests.hostile.target import Target, end_what_piled_up
 
 MALFORMED = frozenset(RpcCode) - {RpcCode.APPLICATION}
+LIFE: Final = "life"
+COMMANDS: Final = frozenset(map(str, Command))
+BECOMES: Final = {
+    Action.PAUSE: Status.PAUSED,
+    Action.RESUME: Status.RUNNING,
+    Action.STOP: Status.STOPPED,
+    Action.BOOT: Status.RUNNING,
+    Action.STOP_AND_BOOT: Status.RUNNING,
+    Action.ARCHIVE: Status.ARCHIVED,
+}
 
 
 @FUZZ
@@ -65,9 +94,10 @@ def test_fuzzed_input_without_a_token_gets_nothing(target: Target, data: bytes, 
 
 @FUZZ
 @given(items=st.lists(valid_items(), min_size=1, max_size=6, unique_by=lambda item: repr(item.id)))
-def test_fuzzed_valid_requests_are_all_answered(target: Target, items: list[Item]) -> None:
+def test_fuzzed_valid_requests_are_all_answered(willing_target: Target, items: list[Item]) -> None:
     """Each exactly once, by its id, and never as malformed or with an incident."""
-    with client(target.unix) as peer:
+    end_what_piled_up(willing_target)
+    with client(willing_target.unix) as peer:
         for item in items:
             assert peer.say(item.text)
         answers = read_answers(peer, items)
@@ -77,9 +107,10 @@ def test_fuzzed_valid_requests_are_all_answered(target: Target, items: list[Item
 
 @FUZZ
 @given(items=st.lists(nearly_valid_items(), min_size=1, max_size=6))
-def test_fuzzed_nearly_valid_requests_are_all_answered(target: Target, items: list[Item]) -> None:
+def test_fuzzed_nearly_valid_requests_are_all_answered(willing_target: Target, items: list[Item]) -> None:
     """Each exactly once, on a connection that goes on."""
-    with client(target.unix) as peer:
+    end_what_piled_up(willing_target)
+    with client(willing_target.unix) as peer:
         for item in items:
             assert peer.say(item.text)
         read_answers(peer, items)
@@ -99,10 +130,88 @@ def test_fuzzed_batches_are_answered_in_one_frame(target: Target, items: list[It
             check_answer(answer)
 
 
-def test_the_fuzzed_schema_has_every_method() -> None:
-    """Neither the fuzzers nor the daemon know one that the other does not."""
+@FUZZ_LIVES
+@given(life=lives(LIFE))
+def test_fuzzed_lives_go_as_the_table_says(willing_target: Target, life: Life) -> None:
+    """Whatever spec, labels and request are valid, the start succeeds, and each command does what its verdict is."""
+    with client(willing_target.unix) as peer:
+        peer.ask("conversation.stop", {"id": LIFE, "force": True})
+        peer.ask("conversation.delete", {"id": LIFE})
+        started = peer.ask("conversation.start", life.start)["result"]
+        assert (started["status"], started["labels"]) == (Status.RUNNING, life.start.get("labels", {}))
+        status = Status.RUNNING
+        for method, params in life.steps:
+            answer = peer.ask(method, params)
+            check_answer(answer)
+            status = status_after(method, params, status, answer)
+            assert peer.ask("conversation.get", {"id": LIFE})["result"]["status"] == status, (method, params)
+        peer.ask("conversation.stop", {"id": LIFE, "force": True})
+        assert peer.ask("conversation.delete", {"id": LIFE})["result"] == {}
+
+
+def status_after(method: str, params: JsonObject, status: Status, answer: Any) -> Status:  # noqa: ANN401 - JSON
+    """Check a step's answer against the life cycle's table; answers with where the conversation stands then."""
+    name = method.removeprefix("conversation.")
+    if name not in COMMANDS:
+        assert "result" in answer, answer
+        return status
+    force = params.get("force") is True
+    if name == "stop" and force:
+        assert "result" in answer, answer
+        return status if status is Status.ARCHIVED else Status.STOPPED
+    match decide(Command(name), status, force=force):
+        case Refuse():
+            assert answer["error"]["data"]["code"] == ErrorCode.INVALID_TRANSITION, answer
+            return status
+        case Act(action):
+            assert answer["result"]["status"] == BECOMES[action], answer
+            return BECOMES[action]
+        case _ if name == "connect":
+            # Without a port there is nothing to connect to.
+            return status
+        case _:
+            assert answer["result"]["status"] == status, answer
+            return status
+
+
+async def test_the_fuzzed_schema_is_the_codes_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every method with all its parameters and which of them it needs: no side knows one that the other does not."""
+    asked: list[type] = []
+
+    def note(_: JsonObject, kind: type) -> Never:
+        asked.append(kind)
+        raise InvalidParams("", "was only asked for its kind")
+
+    monkeypatch.setattr("supervisor.control.methods.structure_params", note)
     methods = Methods(ScriptedService(), lambda _: SpecOverrides())
     assert METHODS.keys() == methods._table.keys()
+    await trio.lowlevel.checkpoint()
+    for method in METHODS:
+        await methods.answer(Mock(spec=Session), Request(1, method, {}, wants_answer=True))
+    known = {
+        method: {field.name: field.default is attrs.NOTHING for field in attrs.fields(kind)}
+        for method, kind in zip(METHODS, asked, strict=True)
+    }
+    assert known == {
+        method: {name: param.required for name, param in params.items()} for method, params in METHODS.items()
+    }
+
+
+def test_the_fuzzed_spec_is_the_codes_own() -> None:
+    """It has every key that a start's `spec` may have."""
+    assert SPEC.keys() == attrs.fields_dict(SpecOverrides).keys()
+
+
+@pytest.mark.parametrize("key", SPEC)
+def test_fuzzed_spec_is_one(key: str) -> None:
+    """All that is drawn for a key is read as a value of that key."""
+
+    @FUZZ
+    @given(value=SPEC[key])
+    def each_is_read(value: JsonValue) -> None:
+        assert getattr(parse_overrides({key: value}), key) is not None
+
+    each_is_read()
 
 
 def read_answers(peer: Peer, items: list[Item]) -> list[Any]:
