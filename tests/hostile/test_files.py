@@ -67,6 +67,10 @@ def test_everything_is_private_whatever_the_umask(process: DaemonProcess) -> Non
         ("state/journal.db", CANNOT_CREATE, True),
         ("state/journal.db", CANNOT_CREATE, False),
         ("state/journal.db-wal", CANNOT_CREATE, True),
+        ("state/journal.db-shm", CANNOT_CREATE, True),
+        ("state/journal.db-shm", CANNOT_CREATE, False),
+        ("state/journal.db-journal", CANNOT_CREATE, True),
+        ("state/journal.db-journal", CANNOT_CREATE, False),
         ("run/control.sock", UNAVAILABLE, False),
     ],
 )
