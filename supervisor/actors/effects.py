@@ -9,6 +9,7 @@ from functools import partial
 from typing import Final
 
 import attrs
+import structlog
 import trio
 
 from supervisor.actors.boot import Boot, BootFailed
@@ -28,6 +29,8 @@ from supervisor.conversation.record import (
     SandboxRef,
 )
 from supervisor.sandbox.port import SandboxState, SandboxView
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 _UNDO_WITHIN: Final = 5.0
 _INTERRUPT_WITHIN: Final = 5.0
@@ -317,13 +320,25 @@ _LATER: Final = "it will be ended as soon as the engine answers"
 async def _kill_or_remove(record: ConversationRecord, context: ActorContext, sandbox: SandboxRef) -> None:
     """One that was never seen to run is removed: its start may be under way still, and finds nothing then."""
     provider = context.provider(record)
+    await trio.lowlevel.checkpoint()
     try:
-        await provider.kill(sandbox.name)
-        view = await provider.inspect(sandbox.name)
-        if view is not None and (sandbox.id is None or view.state in (SandboxState.RUNNING, SandboxState.PAUSED)):
+        if not await _is_killed(context, record, sandbox):
             await provider.remove(sandbox.name)
     except EngineUnavailable as error:
         raise EngineUnavailable(f"{error.message}: {_LATER}") from error
+
+
+async def _is_killed(context: ActorContext, record: ConversationRecord, sandbox: SandboxRef) -> bool:
+    """Kill it, and say whether that has surely ended it; an engine that fails to kill may still remove it."""
+    provider = context.provider(record)
+    await trio.lowlevel.checkpoint()
+    try:
+        await provider.kill(sandbox.name)
+        view = await provider.inspect(sandbox.name)
+    except ConversationdError as error:
+        _log.warning("sandbox.not_killed", name=sandbox.name, error=str(error))
+        return False
+    return view is None or (sandbox.id is not None and view.state in (SandboxState.EXITED, SandboxState.CREATED))
 
 
 async def _stopped(keeper: RecordKeeper, *told: Event) -> None:

@@ -89,6 +89,7 @@ async def test_stop_is_finished_although_no_event_says_when(
         await world.start()
         world.engine.fail_next("stop", EngineUnavailable("not now"))
         world.engine.fail_next("kill", EngineUnavailable("not now"), times=3)
+        world.engine.fail_next("remove", EngineUnavailable("not now"), times=3)
         with pytest.raises(EngineUnavailable):
             await world.stop(force=force)
         with trio.fail_after(200):
@@ -218,6 +219,8 @@ async def test_end_that_was_begun_is_not_turned_round(
         await reach(world, status)
         world.engine.fail_next("stop", EngineUnavailable("not now"))
         world.engine.fail_next(call, EngineUnavailable("not now"), times=3)
+        if call == "kill":
+            world.engine.fail_next("remove", EngineUnavailable("not now"), times=3)
         with pytest.raises(EngineUnavailable):
             await ask(world, command)
         for other in refused:
@@ -248,6 +251,7 @@ async def test_unhealthy_report_that_comes_after_a_stop_restarts_nothing(
         if not ends:
             world.engine.fail_next("stop", EngineUnavailable("not now"))
             world.engine.fail_next("kill", EngineUnavailable("not now"))
+            world.engine.fail_next("remove", EngineUnavailable("not now"))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(send, world, Command.STOP, [])
             await trio.sleep(8)

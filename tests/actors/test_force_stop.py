@@ -8,7 +8,13 @@ import trio
 from trio.testing import MockClock
 
 from supervisor.control.service import StartRequest, Stopped
-from supervisor.conversation.errors import AgentUnavailable, Conflict, ConversationdError, EngineUnavailable
+from supervisor.conversation.errors import (
+    AgentUnavailable,
+    Conflict,
+    ConversationdError,
+    EngineUnavailable,
+    SandboxFailed,
+)
 from supervisor.conversation.lifecycle import Command, Status
 from supervisor.conversation.restart import RestartPolicy
 from supervisor.sandbox.port import SandboxState
@@ -272,12 +278,13 @@ async def test_many_forced_stops_at_once_are_all_answered(tmp_path: Path, autoju
 
 
 async def test_forced_stop_outlives_an_engine_that_fails_it(tmp_path: Path, autojump_clock: MockClock) -> None:
-    """A kill that fails, twice, is tried again; the answer says that it will be done, and it is."""
+    """An end that fails, twice, is tried again; the answer says that it will be done, and it is."""
     async with open_world(tmp_path) as world:
         world.agent.close_gate("wait_ready")
         await world.start(request=StartRequest(wait=False))
         await trio.sleep(1)
         world.engine.fail_next("kill", EngineUnavailable("not now"), times=2)
+        world.engine.fail_next("remove", EngineUnavailable("not now"), times=2)
         with pytest.raises(EngineUnavailable):
             await world.stop(force=True)
         await world.until_status(Status.STOPPED)
@@ -304,3 +311,12 @@ async def test_forced_stop_while_probes_fail(tmp_path: Path, autojump_clock: Moc
         assert world.agent.calls.count("follow") == 4
         await world.stop(force=True)
         assert_ended(world)
+
+
+async def test_forced_stop_removes_what_the_engine_cannot_kill(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Docker can fail a kill and still be able to remove."""
+    async with open_world(tmp_path) as world:
+        await world.start()
+        world.engine.fail_next("kill", SandboxFailed("did not receive an exit event"))
+        assert (await world.stop(force=True)).status is Status.STOPPED
+        assert world.engine.sandboxes == {}
