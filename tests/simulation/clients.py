@@ -163,7 +163,10 @@ class Clients:
             yield f"{asked.step} was answered and its container runs"
 
     def _runs(self, record: ConversationRecord) -> bool:
-        return any(one.is_alive and one.conversation == record.id for one in self._host.engine.containers.values())
+        return any(
+            one.is_alive and not one.is_run_by_somebody and one.conversation == record.id
+            for one in self._host.engine.containers.values()
+        )
 
     async def _carry_out(self, step: Step, supervisor: Supervisor) -> ConversationRecord | None:
         conversation, within = ConversationId(step.what), step.number or None

@@ -72,6 +72,7 @@ class Container:
     """One container, and the agent server in it, of which the engine knows nothing but that it runs.
 
     `is_forgotten` is whether it is frozen and its engine takes it for ended: nothing reaches its processes any more.
+    `is_run_by_somebody` is whether a stranger has started it last.
     `has_met_oom` is whether any of its processes was killed for its memory since it was started: the engine says so of
     the container, but only once that has ended, and whatever it ended of.
     """
@@ -86,6 +87,7 @@ class Container:
     oom_killed: bool = False
     has_met_oom: bool = False
     is_forgotten: bool = False
+    is_run_by_somebody: bool = False
     started: int = 0
 
     @property
@@ -467,7 +469,7 @@ class Engine:
     def run(self, container: Container) -> None:
         """A container's processes begin."""
         container.status, container.exit_code, container.oom_killed = "running", 0, False
-        container.has_met_oom = False
+        container.has_met_oom = container.is_run_by_somebody = False
         container.started += 1
         self.tell("start", container)
         self.on_start(container)

@@ -182,10 +182,11 @@ def _vanish(host: Host, container: Container, _: int) -> None:
 
 
 def _restart(host: Host, container: Container, _: int) -> None:
-    """By its engine: one that is away restarts nothing. What never ran is nobody's to restart."""
-    if host.engine.mood is Mood.UP and container.started:
+    """By its engine: one that is away restarts nothing."""
+    if host.engine.mood is Mood.UP:
         host.engine.end(container, 143)
         host.engine.run(container)
+        container.is_run_by_somebody = True
 
 
 def _rename(host: Host, container: Container, _: int) -> None:
