@@ -89,6 +89,7 @@ class Container:
     is_forgotten: bool = False
     is_run_by_somebody: bool = False
     started: int = 0
+    asked: float = 0.0
 
     @property
     def conversation(self) -> ConversationId:
@@ -164,7 +165,11 @@ class Call:
 
 
 class Engine:
-    """See the module. `nursery` is the host's: it outlives every daemon. `wall` tells the time on the host's wall."""
+    """See the module. `nursery` is the host's: it outlives every daemon. `wall` tells the time on the host's wall.
+
+    `most_at_once` counts the containers of a conversation. What was asked for before that was `deleted` is another's of
+    the same id: such a container may come late, never runs, and is swept away.
+    """
 
     def __init__(self, random: Random, nursery: trio.Nursery, wall: Callable[[], float]) -> None:
         self.random = random
@@ -181,6 +186,8 @@ class Engine:
         self.events_twice = 0
         self.pull_steps: list[tuple[float, int]] = [(0.5, 100)]
         self.most_at_once: Counter[ConversationId] = Counter()
+        self.deleted: dict[ConversationId, float] = {}
+        self._asked: dict[str, float] = {}
         self.starts: list[tuple[float, ConversationId]] = []
         self.on_start: Callable[[Container], None] = lambda container: None
         self.on_volume_removed: Callable[[ConversationId], object] = lambda conversation: None
@@ -213,6 +220,8 @@ class Engine:
             APIError: the engine says no.
         """
         fault = self._take_fault(op)
+        if name is not None:
+            self._asked[name] = trio.current_time()
         await trio.sleep(0.001)
         if self.mood is Mood.DOWN or fault is Fault.NOT_SENT:
             raise ConnectionBroke("connection refused")
@@ -314,7 +323,9 @@ class Engine:
         number = next(self._numbers)
         made = Container(f"{number:064x}", name, dict(labels), image, 40000 + number)  # type: ignore[arg-type]  # ours are strings
         self.containers[made.id] = made
-        owned = sum(one.conversation == made.conversation for one in self.containers.values())
+        made.asked = self._asked.get(name, 0.0)
+        since = self.deleted.get(made.conversation, -1.0)
+        owned = sum(one.conversation == made.conversation and one.asked > since for one in self.containers.values())
         self.most_at_once[made.conversation] = max(self.most_at_once[made.conversation], owned)
         self.tell("create", made)
         return made.id

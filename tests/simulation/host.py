@@ -146,6 +146,7 @@ class Host:
                     self.known_ids.add(change.record.sandbox.id if change.record.sandbox is not None else None)
                 elif isinstance(change, Delete):
                     del self.records[change.conversation]
+                    self.engine.deleted[change.conversation] = trio.current_time()
                 self.on_change(change)
 
     async def run(self) -> None:
