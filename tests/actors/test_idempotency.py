@@ -16,7 +16,7 @@ from supervisor.conversation.ids import ConversationId
 from supervisor.conversation.lifecycle import Status
 from supervisor.journal.changes import JournalError
 from tests.actors.test_life import reach
-from tests.world import C1, open_world
+from tests.world import C1, SimulatedWallClock, open_world
 
 
 def keyed(key: str = "k") -> StartRequest:
@@ -82,9 +82,11 @@ async def test_key_of_a_start_that_was_not_written_makes_another_one(tmp_path: P
             for key in ("stalls", "waits"):
                 nursery.start_soon(give_up_on, key)
                 await wait_all_tasks_blocked()
-        ids = {(await world.supervisor.start(keyed(key))).id for key in ("stalls", "waits")}
-        assert {record.id for record in (await world.supervisor.list((), {}, 10, None)).items} == ids
-        assert len(ids) == 2
+        released = SimulatedWallClock().now()
+        first, other = [await world.supervisor.start(keyed(key)) for key in ("stalls", "waits")]
+        assert first.created_at < released <= other.created_at
+        listed = (await world.supervisor.list((), {}, 10, None)).items
+        assert {record.id for record in listed} == {first.id, other.id}
 
 
 async def test_idempotency_key_survives_the_daemon(tmp_path: Path, autojump_clock: MockClock) -> None:
