@@ -249,7 +249,11 @@ class SandboxProvider(Protocol):
         """
 
     async def logs(self, name: str, tail: int) -> Sequence[str]:
-        """The last `tail` lines of its output, oldest first; none if it is gone, or its engine tells none."""
+        """The last `tail` lines of its output, oldest first; none if it is gone, or its engine tells none.
+
+        Raises:
+            EngineUnavailable: the engine does not answer, or not to the end.
+        """
 
     def follow_logs(self, name: str, tail: int) -> AbstractAsyncContextManager[AsyncIterator[str]]:
         """Open its output: the last `tail` lines, then each new one until it ends."""

@@ -99,3 +99,5 @@ def fake_engine(path: Path) -> Iterator[FakeEngine]:
 class _Server(ThreadingMixIn, UnixStreamServer):
     # The connections that a client keeps end with the client.
     daemon_threads = True
+    # As many as may want to connect at once.
+    request_queue_size = 64

@@ -21,6 +21,7 @@ from supervisor.sandbox.docker.events import EngineWatch, Pulse
 from supervisor.sandbox.docker.exports import _copy
 from supervisor.sandbox.docker.lanes import Lane
 from supervisor.sandbox.docker.limits import read_limit
+from supervisor.sandbox.docker.logs import read_logs
 from supervisor.sandbox.docker.names import Names
 from supervisor.sandbox.docker.streams import EngineStream, _Opening
 from supervisor.sandbox.port import PullProgress, SandboxPlan, SandboxState
@@ -386,12 +387,47 @@ async def test_log_of_a_container_that_just_went_is_empty(engine: FakeEngine, pr
     assert "GET /containers/f00/logs" in engine.asked
 
 
+async def test_logs_that_stop_in_the_middle_hold_up_nobody(engine: FakeEngine, provider: DockerProvider) -> None:
+    """As many as there are places for looks, pauses and resumes; and who no longer wants one leaves."""
+    over, begun = threading.Event(), threading.Barrier(Lanes().control + 1)
+
+    def stop_in_the_middle() -> Answer:
+        begun.wait()
+        return Answer(body="x", until=over)
+
+    engine.tell({"GET /containers/f00/logs": stop_in_the_middle, "POST /containers/f00/pause": OK})
+    try:
+        with trio.fail_after(5):
+            async with trio.open_nursery() as nursery:
+                for _ in range(Lanes().control):
+                    nursery.start_soon(provider.logs, NAME, 10)
+                await trio.to_thread.run_sync(begun.wait, abandon_on_cancel=True)
+                assert await provider.inspect(NAME) is not None
+                await provider.pause(NAME)
+                nursery.cancel_scope.cancel()
+    finally:
+        over.set()
+
+
+async def test_log_that_does_not_come_to_its_end_is_given_up(engine: FakeEngine, provider: DockerProvider) -> None:
+    """What came of it is not taken for all of it."""
+    over = threading.Event()
+    engine.tell({"GET /containers/f00/logs": Answer(body="x", until=over)})
+    try:
+        with pytest.raises(EngineUnavailable, match="did not tell the output"):
+            await read_logs(provider._logs, provider._containers, NAME, 10, most=0.1)
+    finally:
+        over.set()
+
+
 async def test_broken_stream_is_no_end(engine: FakeEngine, provider: DockerProvider) -> None:
     """An engine that goes away in the middle of a log."""
     engine.tell({"GET /containers/f00/logs": Answer(body="x", cut=True)})
     async with provider.follow_logs(NAME, 10) as lines:
         with pytest.raises(EngineUnavailable):
             await anext(lines)
+    with pytest.raises(EngineUnavailable):
+        await provider.logs(NAME, 10)
 
 
 async def test_broken_export_leaves_no_file(engine: FakeEngine, provider: DockerProvider, tmp_path: Path) -> None:

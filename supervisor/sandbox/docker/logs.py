@@ -3,15 +3,17 @@
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 
 import trio
-from docker.errors import NotFound
+from requests import Response
 
+from supervisor.conversation.errors import EngineUnavailable, SandboxFailed
 from supervisor.sandbox.docker.client import EngineClient
 from supervisor.sandbox.docker.containers import Containers
 from supervisor.sandbox.docker.lanes import Lane
-from supervisor.sandbox.docker.limits import read_limit
+from supervisor.sandbox.docker.limits import READ_MOST, read_limit
 from supervisor.sandbox.docker.streams import EngineStream
 from supervisor.sandbox.lines import Lines
 
@@ -61,20 +63,40 @@ class LogLines:
         return self._streams.setdefault(self._stream, Lines()).feed(payload)
 
 
-def read_logs(client: EngineClient, containers: Containers, name: str, tail: int) -> Sequence[str]:
-    """The last lines that the engine has kept; blocks. Never holds more than `tail` of them."""
+async def read_logs(lane: Lane, containers: Containers, name: str, tail: int, most: float = READ_MOST) -> Sequence[str]:
+    """The last lines that the engine has kept; none if it has none to tell. Never holds more than `tail` of them.
+
+    Once it has begun to answer no request's limit keeps the engine from stopping in the middle, so the whole is limited
+    to `most` seconds, and who is cancelled leaves at once.
+
+    Raises:
+        EngineUnavailable: the engine does not answer, or not to the end.
+    """
+    with trio.move_on_after(most):
+        await trio.lowlevel.checkpoint()
+        try:
+            async with (
+                lane.slot(),
+                lane.open_stream(read_limit(), partial(_begin, containers=containers, name=name, tail=tail)) as stream,
+            ):
+                return await stream.read(partial(_read, stream, tail))
+        except SandboxFailed:
+            return ()
+    raise EngineUnavailable(f"the Docker Engine did not tell the output of {name} within {most:g} s")
+
+
+def _begin(client: EngineClient, containers: Containers, name: str, tail: int) -> Response:
     container = containers.find(client, name)
     if container is None:
-        return ()
-    try:
-        response = client.open_stream("GET", f"/containers/{container}/logs", _parameters(tail, follow=False))
-    except NotFound:
-        return ()
+        raise SandboxFailed(f"{name} is gone, and its output with it")
+    return client.open_stream("GET", f"/containers/{container}/logs", _parameters(tail, follow=False))
+
+
+def _read(stream: EngineStream, tail: int) -> Sequence[str]:
     lines: deque[str] = deque(maxlen=tail)
     split = LogLines()
-    with response:
-        for chunk in response.iter_content(None):
-            lines += split.feed(chunk)
+    while chunk := stream.next_chunk_blocking():
+        lines += split.feed(chunk)
     lines += split.finish()
     return tuple(lines)
 

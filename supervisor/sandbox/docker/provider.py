@@ -20,12 +20,13 @@ from supervisor.sandbox.docker.exports import export_directory
 from supervisor.sandbox.docker.hardening import ENGINE_SOCKETS
 from supervisor.sandbox.docker.images import ensure_image, find_image
 from supervisor.sandbox.docker.lanes import Lane, Lanes
-from supervisor.sandbox.docker.limits import mutation_limit, read_limit
+from supervisor.sandbox.docker.limits import mutation_limit
 from supervisor.sandbox.docker.logs import follow_logs, read_logs
 from supervisor.sandbox.docker.names import Names
 from supervisor.sandbox.port import EngineInfo, EngineObserver, OwnedSandbox, PullProgress, SandboxPlan, SandboxView
 
 _WATCH_LANE: Final = 2
+_LOGS_LANE: Final = 8
 _UNIX: Final = "unix://"
 
 
@@ -48,6 +49,8 @@ class DockerProvider:
         self._stream = make_lane(base_url, lanes.stream)
         self._kill = make_lane(base_url, lanes.kill)
         self._transfer = make_lane(base_url, lanes.transfer)
+        # Of its own, so that an engine that stops in the middle of a log keeps nothing else from being done.
+        self._logs = make_lane(base_url, _LOGS_LANE)
         # Of its own, so that nothing keeps us from hearing and asking whether the engine lives.
         self._watch = make_lane(base_url, _WATCH_LANE)
         self._lanes = (
@@ -57,6 +60,7 @@ class DockerProvider:
             self._stream,
             self._kill,
             self._transfer,
+            self._logs,
             self._watch,
         )
 
@@ -171,9 +175,7 @@ class DockerProvider:
 
     async def logs(self, name: str, tail: int) -> Sequence[str]:
         """The last lines of its output; see the port."""
-        return await self._control.call(
-            read_limit(), partial(read_logs, containers=self._containers, name=name, tail=tail)
-        )
+        return await read_logs(self._logs, self._containers, name, tail)
 
     @asynccontextmanager
     async def follow_logs(self, name: str, tail: int) -> AsyncGenerator[AsyncIterator[str]]:
