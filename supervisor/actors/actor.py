@@ -276,6 +276,7 @@ class ConversationActor:
 
     async def _remove_strays(self, strays: Strays) -> None:
         """Remove what our record does not want; while it boots it may want anything, and the next list comes."""
+        await trio.lowlevel.checkpoint()
         provider = self._context.providers[strays.provider]
         wanted = self._keeper.record.sandbox
         for name in strays.names if not self._occupation.is_booting else ():
