@@ -96,9 +96,9 @@ class DaemonProcess:
 
     @property
     def tcp_port(self) -> int:
-        """The port of its TCP listener, from its log."""
+        """The port of its TCP listener, from its log; that of HTTP comes after it."""
         ready = [json.loads(line) for line in self.log.read_text().splitlines() if '"daemon.ready"' in line]
-        return int(ready[-1]["listen"][-1].rpartition(":")[2])
+        return int(ready[-1]["listen"][1].rpartition(":")[2])
 
     def start(self) -> float:
         """Start it and wait for READY=1; answers with the seconds that this took."""

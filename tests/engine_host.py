@@ -23,6 +23,8 @@ from requests.exceptions import RequestException
 
 DEFAULT_ENGINE: Final = "unix:///var/run/docker.sock"
 PACKAGES: Final = ("docker.io", "iptables")
+ENGINE_DIRECTORY: Final = "conversationd-engine-"
+"""What the directories of an engine of our own begin with."""
 
 _ANSWER_WITHIN: Final = 5
 _START_WITHIN: Final = 60.0
@@ -143,8 +145,8 @@ def _own_network() -> Iterator[Sequence[str]]:
 @contextmanager
 def _private_engine(prefix: Sequence[str], options: Sequence[str]) -> Iterator["PrivateEngine"]:
     """An engine of our own, started; at the end it is stopped and everything that it kept is removed."""
-    with tempfile.TemporaryDirectory(prefix="conversationd-engine-", ignore_cleanup_errors=True) as run:
-        data = Path(tempfile.mkdtemp(prefix="conversationd-engine-", dir=_disk()))
+    with tempfile.TemporaryDirectory(prefix=ENGINE_DIRECTORY, ignore_cleanup_errors=True) as run:
+        data = Path(tempfile.mkdtemp(prefix=ENGINE_DIRECTORY, dir=_disk()))
         engine = PrivateEngine(Path(run), data, prefix, options)
         try:
             engine.start()

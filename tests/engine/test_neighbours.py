@@ -18,11 +18,12 @@ from supervisor.control.address import UnixAddress
 from supervisor.control.client import ControlClient, connect
 from supervisor.conversation.ids import ConversationId
 from supervisor.conversation.lifecycle import Status
-from supervisor.sandbox.port import SandboxView
+from supervisor.sandbox.port import Endpoint, SandboxView
 from tests.daemon_fixtures import remove_leftovers
 from tests.daemon_process import DaemonProcess
 from tests.e2e.llm_stub import bridge_gateway
 from tests.engine.sandboxes import PATIENCE, SERVE, Workbench, get_when_ready
+from tests.http_door import HTTP, http_door
 
 C2: Final = ConversationId("c2")
 TICKS: Final = "n=0; while :; do n=$((n+1)); echo tick $n; sleep 0.05; done"
@@ -39,8 +40,8 @@ _ADDRESS_OF_INTERFACE: Final = 0x8915  # SIOCGIFADDR
 
 @pytest.fixture
 def daemon(engine_url: str, raw: docker.APIClient, tiny_image: str, tmp_path: Path) -> Iterator[DaemonProcess]:
-    """A daemon that runs, with a TCP listener; what its sandboxes leave is removed at the end."""
-    daemon = DaemonProcess(tmp_path, CONFIG.format(tiny_image), {"DOCKER_HOST": engine_url})
+    """A daemon that runs, with all the ports that it can have; what its sandboxes leave is removed at the end."""
+    daemon = DaemonProcess(tmp_path, CONFIG.format(tiny_image) + HTTP, {"DOCKER_HOST": engine_url})
     daemon.start()
     try:
         yield daemon
@@ -90,12 +91,16 @@ async def launch_neighbour(bench: Workbench, network: str) -> SandboxView:
     return view
 
 
-async def test_control_port_is_out_of_reach(bench: Workbench, daemon: DaemonProcess) -> None:
-    """The daemon's TCP listener is on the host's loopback, which no way leads to; other services are there to reach."""
+async def test_ports_of_the_daemon_are_out_of_reach(bench: Workbench, daemon: DaemonProcess) -> None:
+    """For control and for HTTP: the host's loopback, which no way leads to. Other services are there to reach."""
     gateway = bridge_gateway(bench.raw)
-    control = reach(daemon.tcp_port, "127.0.0.1", "::1", *sorted(host_addresses() | {gateway}))
+    hosts = ("127.0.0.1", "::1", *sorted(host_addresses() | {gateway}))
+    ports = (daemon.tcp_port, http_door(daemon)[0].port)
+    for port in ports:
+        assert (await get_when_ready(Endpoint("127.0.0.1", port))).startswith(b"HTTP/1.1 ")
+    tried = "; ".join(reach(port, *hosts) for port in ports)
     async with http_server(gateway) as port:
-        assert await bench.run(f"{control}; {reach(port, gateway)}", network="bridge") == [f"{gateway}:{port}"]
+        assert await bench.run(f"{tried}; {reach(port, gateway)}", network="bridge") == [f"{gateway}:{port}"]
 
 
 async def test_published_port_answers_on_loopback_only(bench: Workbench) -> None:

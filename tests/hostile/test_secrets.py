@@ -3,22 +3,30 @@
 import json
 import os
 import stat
+import subprocess
+import tempfile
+import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import docker
 import pytest
 
 from tests.daemon_fixtures import make_daemon, raw
 from tests.daemon_process import DaemonProcess
+from tests.engine_host import ENGINE_DIRECTORY
+from tests.hostile.argv import watched_command_lines
 from tests.hostile.peer import Opcode, Peer, client, request, within
 from tests.hostile.target import incidents
 from tests.tiny_image import tiny_image
 
 __all__ = ["make_daemon", "raw"]
 
-ENV, BODY, PROMPT = "secret-of-the-environment", "secret-of-the-request", "secret-of-the-prompt"
+ENV, BODY, PROMPT = (f"secret-of-the-{place}-{uuid.uuid4().hex}" for place in ("environment", "request", "prompt"))
+"""Nobody else's: whatever has one of these has it from here."""
 REQUEST = {"agent_settings": {"llm": {"api_key": BODY}}, "initial_message": {"content": [{"text": PROMPT}]}}
 SPEC: dict[str, object] = {"env": {"API_KEY": ENV}}
 IMPOSSIBLE: tuple[tuple[dict[str, object], str], ...] = (
@@ -42,6 +50,7 @@ else
     printf 'HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\nConnection: close\\r\\n\\r\\n{}'
 fi
 """
+_LARGEST: Final = 16 * 1024**2
 SERVING = ["nc", "-ll", "-p", "8000", "-e", "/bin/quoting-agent"]
 
 
@@ -98,19 +107,25 @@ def daemon(make_daemon: Callable[[str], DaemonProcess], image: str, tmp_path: Pa
     return daemon
 
 
-def test_secrets_are_nowhere_but_where_they_belong(daemon: DaemonProcess, raw: docker.APIClient) -> None:
-    """Token, session keys, environment and request bodies: in no log, event, error, argv or file for others."""
+def test_secrets_are_nowhere_but_where_they_belong(
+    daemon: DaemonProcess, raw: docker.APIClient, tmp_path: Path
+) -> None:
+    """Token, session keys, environment and request bodies: in no log, event, error, argv or file for others.
+
+    The command lines of all the host are looked at all the time, from the first word to the daemon until it has ended.
+    """
+    began = time.time()
     token = (daemon.state_dir / "token").read_text().strip()
-    authenticate_rightly_and_wrongly(daemon, token)
-    argv: list[str] = []
-    with client(daemon.socket) as peer, client(daemon.socket) as another:
+    with watched_command_lines() as argv, client(daemon.socket) as peer, client(daemon.socket) as another:
+        authenticate_rightly_and_wrongly(daemon, token)
         witness, caller = Witness(peer), Witness(another)
-        live_through_it(witness, daemon, raw, argv)
+        live_through_it(witness, raw)
         fail_in_every_way(caller)
-        argv += command_lines()
         end_and_look_back(witness)
         keys = daemon.session_keys
+        working_directory = Path(f"/proc/{daemon.pid}/cwd").resolve()
         witness.ask("conversation.delete", id="c1")
+        assert daemon.stop() == 0
     # Two of each conversation: another boot has another key. The journal knows them, and those that nobody asked for.
     assert len(witness.keys) == 4
     assert len(keys) > len(witness.keys)
@@ -119,13 +134,35 @@ def test_secrets_are_nowhere_but_where_they_belong(daemon: DaemonProcess, raw: d
     assert found(secrets, witness.heard) == []
     # Who asked may be told why the agent refused it, in the agent's words; what is secret by its name is not in them.
     assert found(secrets - {PROMPT}, caller.heard) == []
+    assert any(" ".join(SERVING) in line for line in argv)
     assert found(secrets, argv) == []
     assert found(secrets, [daemon.log.read_text()]) == []
     assert found(secrets, readable_by_others(daemon)) == []
     assert open_to_others(daemon.state_dir, daemon.directory / "exports") == []
+    assert found(secrets, files_since(began, Path(tempfile.gettempdir()), but=tmp_path)) == []
+    assert found(secrets, files_since(began, working_directory, but=tmp_path)) == []
     assert incidents(daemon.log) == []
-    assert daemon.stop() == 0
-    assert found(secrets, [daemon.log.read_text()]) == []
+
+
+def test_watched_command_lines_hold_what_lived_for_a_moment() -> None:
+    """Whoever looked only now and then would not see it."""
+    with watched_command_lines() as seen:
+        for _ in within():
+            subprocess.run(["sh", "-c", "sleep 0.03", ENV], check=True)
+            if found({ENV}, list(seen)):
+                return
+    raise AssertionError("it was not seen")
+
+
+def test_files_since_holds_what_was_left_behind(tmp_path: Path) -> None:
+    """However deep it is and whoever may read it, but for what is older, elsewhere or left out."""
+    began = time.time()
+    for name, text in (("new/deep/file", ENV), ("left-out/file", BODY), ("old", PROMPT)):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o600)
+    os.utime(tmp_path / "old", (began - 100, began - 100))
+    assert list(files_since(began, tmp_path, but=tmp_path / "left-out")) == [ENV]
 
 
 def test_sandbox_that_dies_printing_its_environment_tells_no_secret(daemon: DaemonProcess) -> None:
@@ -149,7 +186,7 @@ def test_sandbox_that_dies_printing_its_environment_tells_no_secret(daemon: Daem
         assert set(printed[name]) == {"*"}
 
 
-def live_through_it(witness: Witness, daemon: DaemonProcess, raw: docker.APIClient, argv: list[str]) -> None:
+def live_through_it(witness: Witness, raw: docker.APIClient) -> None:
     """Everything that a conversation can go through, with all its secrets."""
     witness.ask("events.subscribe", since=0, snapshot=True)
     started = {}
@@ -157,7 +194,6 @@ def live_through_it(witness: Witness, daemon: DaemonProcess, raw: docker.APIClie
         started = witness.ask("conversation.start", id=conversation, spec=SPEC, request=REQUEST, labels={"a": "b"})
         assert started.get("status") == "RUNNING", started
         witness.connect_key(conversation)
-    argv += command_lines()
     assert witness.ask("conversation.pause", id="c1")["status"] == "PAUSED"
     assert witness.ask("conversation.resume", id="c1")["status"] == "RUNNING"
     raw.kill(started["sandbox"]["name"])
@@ -218,16 +254,23 @@ def authenticate_rightly_and_wrongly(daemon: DaemonProcess, token: str) -> None:
             peer.read_frame()
 
 
-def command_lines() -> list[str]:
-    """The argv of every process of the host, in sandboxes or not."""
-    lines = []
-    for process in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            lines.append(process.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
-        except (FileNotFoundError, ProcessLookupError):
-            # It ended while we looked.
-            continue
-    return lines
+def files_since(began: float, directory: Path, but: Path) -> Iterator[str]:
+    """What is in the files below a directory that were written since a moment, but for our own and the engine's.
+
+    An engine of our own keeps its containers' configs below the directory of temporary files, for root alone.
+    """
+    for where, below, names in os.walk(directory):
+        below[:] = [name for name in below if not _is_ours(Path(where, name), but)]
+        for name in names:
+            with suppress(OSError):  # it has gone meanwhile
+                path = Path(where, name)
+                status = path.lstat()
+                if stat.S_ISREG(status.st_mode) and status.st_mtime >= began - 1 and status.st_size < _LARGEST:
+                    yield path.read_bytes().decode(errors="replace")
+
+
+def _is_ours(directory: Path, but: Path) -> bool:
+    return directory == but or directory.name.startswith(ENGINE_DIRECTORY)
 
 
 def readable_by_others(daemon: DaemonProcess) -> list[str]:
