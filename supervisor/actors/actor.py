@@ -302,6 +302,8 @@ class ConversationActor:
                     self.finished = True
                 case Intent.CREATE:
                     await effects.discard(keeper, context)
+                case Intent.END:
+                    await effects.end_failed(keeper, context)
                 case _:  # Intent.DELETE
                     await self._delete()
         except ConversationdError as error:
@@ -334,8 +336,8 @@ _FINISHED_BY: Final[Mapping[Intent | None, AbstractSet[Action]]] = {
 
 
 def _has_left_over(record: ConversationRecord) -> bool:
-    """Whether a start that failed has left a sandbox that could not be removed then."""
-    return record.status is Status.ERROR and record.intent is Intent.CREATE
+    """Whether a start that failed has left a sandbox that could not be removed, or ended, then."""
+    return record.status is Status.ERROR and record.intent in (Intent.CREATE, Intent.END)
 
 
 def refusal(command: Command, status: Status, hint: str | None) -> InvalidTransition:

@@ -13,7 +13,7 @@ from supervisor.actors.mailbox import Answer, Reply
 from supervisor.conversation.errors import CommandTimeout, ConversationdError
 from supervisor.conversation.events import CommandEnded, Event, StatusChanged
 from supervisor.conversation.lifecycle import Command, Status
-from supervisor.conversation.record import FailureCode
+from supervisor.conversation.record import FailureCode, Intent
 from supervisor.sandbox.port import SandboxView
 
 _DISCARDED_WITHIN: Final = 10.0
@@ -77,13 +77,13 @@ class OrderedBoot:
             else:
                 return booted
         if failed is not None:
-            await self._end_failed_boot(failed)
+            await effects.fail_boot(self._keeper, self._context, failed, *self._order.failed(failed.error))
             raise failed.error
         if self._order.command is None and not self._context.engine_answers(self._keeper.record.spec.provider):
             return None
         error = self._timeout(within)
-        left = not await self._discard_sandbox()
-        await effects.fail(self._keeper, FailureCode.START_TIMEOUT, error, *self._order.failed(error), left_over=left)
+        left = None if await self._discard_sandbox() else Intent.CREATE
+        await effects.fail(self._keeper, FailureCode.START_TIMEOUT, error, *self._order.failed(error), intent=left)
         raise error
 
     def _timeout(self, within: float) -> CommandTimeout:
@@ -95,15 +95,6 @@ class OrderedBoot:
         record = effects.running(self._keeper.record, booted.view, booted.execution)
         change = StatusChanged(Status.STARTING, Status.RUNNING, "ready")
         await self._keeper.move(record, change, *self._order.done())
-
-    async def _end_failed_boot(self, failed: BootFailed) -> None:
-        reference = self._keeper.record.sandbox
-        if reference is not None:
-            try:
-                await self._context.provider(self._keeper.record).kill(reference.name)
-            except ConversationdError as error:
-                self._keeper.log.warning("boot.sandbox_not_ended", error=str(error))
-        await effects.fail(self._keeper, failed.failure, failed.error, *self._order.failed(failed.error))
 
     async def _discard_sandbox(self) -> bool:
         """Remove the half-made sandbox; False if the engine has kept it."""

@@ -86,7 +86,7 @@ async def resume(
         else:
             return view
     if failed is not None:
-        await fail(keeper, failed.failure, failed.error)
+        await fail_boot(keeper, context, failed)
         raise failed.error
     if not context.engine_answers(keeper.record.spec.provider):
         raise EngineUnavailable("the engine does not answer: the conversation stays paused, resume it when it does")
@@ -193,18 +193,45 @@ async def _intend_to_stop(keeper: RecordKeeper) -> None:
         await keeper.save(attrs.evolve(_uncounted(keeper.record), intent=Intent.STOP))
 
 
+async def fail_boot(keeper: RecordKeeper, context: ActorContext, failed: BootFailed, *events: Event) -> None:
+    """End what runs still of a sandbox whose boot cannot succeed, and mark the conversation ERROR."""
+    intent: Intent | None = None
+    try:
+        await _kill(keeper, context)
+    except ConversationdError as error:
+        keeper.log.warning("boot.sandbox_not_ended", error=str(error))
+        intent = Intent.END
+    await fail(keeper, failed.failure, failed.error, *events, intent=intent)
+
+
+async def end_failed(keeper: RecordKeeper, context: ActorContext) -> None:
+    """End the sandbox of a failed boot, which the engine did not end then; it is kept, with its output.
+
+    Raises:
+        EngineUnavailable: it is to be tried again.
+    """
+    await _kill(keeper, context)
+    await keeper.save(attrs.evolve(keeper.record, intent=None))
+
+
+async def _kill(keeper: RecordKeeper, context: ActorContext) -> None:
+    await trio.lowlevel.checkpoint()
+    reference = keeper.record.sandbox
+    if reference is not None:
+        await context.provider(keeper.record).kill(reference.name)
+
+
 async def fail(
-    keeper: RecordKeeper, code: FailureCode, error: ConversationdError, *events: Event, left_over: bool = False
+    keeper: RecordKeeper, code: FailureCode, error: ConversationdError, *events: Event, intent: Intent | None = None
 ) -> None:
     """Mark the conversation ERROR; what the sandbox's end told is kept with it.
 
-    With `left_over` its half-made sandbox could not be removed and is to be, when the engine lets us: the intent to
-    make it stays in the record as the sign of that.
+    `intent` is what the engine has kept from being done to its sandbox and is done when it lets us: that of END, or
+    that of CREATE as the sign of one that is half made and is removed.
     """
     told = error if isinstance(error, SandboxFailed) else SandboxFailed(error.message)
     failure = Failure(code, error.message, keeper.now(), told.exit_code, told.oom_killed, told.log_tail or ())
     record = keeper.record
-    intent = Intent.CREATE if left_over else None
     failed = attrs.evolve(record, status=Status.ERROR, error=failure, phase=None, intent=intent, next_restart_at=None)
     change = StatusChanged(
         record.status, Status.ERROR, code, told.exit_code, told.oom_killed, error.message, record.incarnation

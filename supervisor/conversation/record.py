@@ -43,9 +43,13 @@ class Phase(StrEnum):
 
 
 class Intent(StrEnum):
-    """What was begun, and has to be finished or undone if we are ended in the middle."""
+    """What was begun, and has to be finished or undone if we are ended in the middle.
+
+    END is that of a conversation in ERROR to end its sandbox, and to keep what that has written.
+    """
 
     CREATE = "create"
+    END = "end"
     STOP = "stop"
     ARCHIVE = "archive"
     DELETE = "delete"

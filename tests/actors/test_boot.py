@@ -24,7 +24,7 @@ from supervisor.conversation.restart import RestartMode, RestartPolicy
 from supervisor.conversation.spec import SpecOverrides
 from supervisor.sandbox.port import SandboxState
 from tests.actors.test_restart import crash, delays, name_of, policy
-from tests.world import C1, SETTINGS, open_world
+from tests.world import C1, SETTINGS, World, open_world
 
 
 async def test_failed_boot_is_tried_again_within_the_start(tmp_path: Path, autojump_clock: MockClock) -> None:
@@ -180,13 +180,52 @@ async def test_last_lines_are_left_out_when_the_engine_does_not_tell_them(
 
 
 async def test_failed_boot_whose_sandbox_cannot_be_ended_is_told(tmp_path: Path, autojump_clock: MockClock) -> None:
-    """The agent refuses for good and the engine goes away: ERROR, and the caller gets the agent's word."""
+    """The agent refuses for good and the engine does not end it: the caller gets the agent's word; it ends later."""
     async with open_world(tmp_path) as world:
+        await fail_and_run_on(world)
+        await trio.sleep(100)
+        assert_failed_and_ended(world)
+
+
+async def test_failed_boot_whose_sandbox_cannot_be_ended_ends_in_the_next_life(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """What is left to do is in the record."""
+    async with open_world(tmp_path) as world:
+        await fail_and_run_on(world)
+    async with open_world(tmp_path, engine=world.engine) as world:
+        await trio.sleep(1)
+        assert_failed_and_ended(world)
+
+
+async def fail_and_run_on(world: World) -> None:
+    """Start C1, whose agent refuses and whose sandbox then does not end."""
+    world.agent.fail_next("begin", AgentRefused("no", 422, "no"))
+    world.engine.fail_next("kill", EngineUnavailable("not now"))
+    with pytest.raises(AgentRefused):
+        await world.start()
+    assert world.record().status is Status.ERROR
+    assert world.engine.runs(C1)
+
+
+def assert_failed_and_ended(world: World) -> None:
+    """C1 is in ERROR for the first cause, and its sandbox kept, with its output, and no longer runs."""
+    record = world.record()
+    assert (record.status, record.error and record.error.code) == (Status.ERROR, FailureCode.AGENT_REFUSED)
+    assert record.intent is None
+    assert list(world.engine.states().values()) == [SandboxState.EXITED]
+
+
+async def test_cold_resume_that_fails_leaves_nothing_running(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """As any other boot that cannot succeed."""
+    async with open_world(tmp_path) as world:
+        await world.start()
+        await world.supervisor.pause(C1, None)
+        world.engine.vanish(name_of(world))
         world.agent.fail_next("begin", AgentRefused("no", 422, "no"))
-        world.engine.fail_next("kill", EngineUnavailable("not now"))
         with pytest.raises(AgentRefused):
-            await world.start()
-        assert world.record().status is Status.ERROR
+            await world.supervisor.resume(C1, None)
+        assert_failed_and_ended(world)
 
 
 async def test_boot_goes_on_with_a_sandbox_that_is_frozen(tmp_path: Path, autojump_clock: MockClock) -> None:
