@@ -207,6 +207,7 @@ class SimulatedDriver:
 
     async def _does_run(self, session: AgentSession) -> bool:
         """Ask once; while a step is to end after a pause it cannot be run again."""
+        await trio.lowlevel.checkpoint()
         try:
             heard = await self._reach(session, "run")
         except AgentRefused as refused:

@@ -133,6 +133,7 @@ async def wrong_with_last_days(ending: Ending) -> list[str]:
     wrong: list[str] = []
 
     async def end(record: ConversationRecord) -> None:
+        await trio.lowlevel.checkpoint()
         try:
             if record.status is not Status.ARCHIVED:
                 await ending.supervisor.stop(record.id, None, force=False)

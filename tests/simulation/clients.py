@@ -50,16 +50,22 @@ _REQUEST: Final = {"initial_message": {"run": True}}
 
 @attrs.define(eq=False)
 class Asked:
-    """A command and what became of it. `lost`: the client, or the daemon, went meanwhile."""
+    """A command and what became of it."""
 
     number: int
     step: Step
     at: float
     by: float
+    life: Life
     answered: float | None = None
-    lost: bool = False
+    hung_up: bool = False
     error: Exception | None = None
     told: ConversationRecord | None = None
+
+    @property
+    def lost(self) -> bool:
+        """Whether nobody waited for its answer any more: the client, or the daemon, was gone."""
+        return self.answered is None and (self.hung_up or self.life.dead or self.life.scope.cancel_called)
 
 
 class Clients:
@@ -73,7 +79,7 @@ class Clients:
         self._slack, self._forced_within = (CALM_SLACK, CALM_SLACK) if calm else (SLACK, FORCED_WITHIN)
         self._unsent: list[Step] = []
         self._horizon: dict[str, float] = {}
-        self._calls: list[trio.CancelScope] = []
+        self._calls: list[tuple[trio.CancelScope, Asked]] = []
         self._reading = trio.CancelScope()
         host.reader = self.read
 
@@ -89,14 +95,15 @@ class Clients:
             by = now + self._forced_within
         else:
             by = self._horizon[step.what] = max(now, self._horizon.get(step.what, 0.0)) + limit + self._slack
-        asked = Asked(len(self.asked), step, now, by)
+        asked = Asked(len(self.asked), step, now, by, life)
         self.asked.append(asked)
-        life.connections.start_soon(self._command, asked, life, life.supervision.supervisor)
+        life.connections.start_soon(self._command, asked, life.supervision.supervisor)
 
     def hang_up(self) -> None:
         """Everybody who waits for an answer, or for the daemon, goes away."""
         self._unsent.clear()
-        for scope in self._calls:
+        for scope, asked in self._calls:
+            asked.hung_up = True
             scope.cancel()
 
     def leave(self) -> None:
@@ -132,20 +139,17 @@ class Clients:
             self.wrong.append(f"event {event.seq} was told after {self.heard[-1].seq if self.heard else 0}")
         self.heard.append(event)
 
-    async def _command(self, asked: Asked, life: Life, supervisor: Supervisor) -> None:
+    async def _command(self, asked: Asked, supervisor: Supervisor) -> None:
+        await trio.lowlevel.checkpoint()
         with trio.CancelScope() as scope:
-            self._calls.append(scope)
+            self._calls.append((scope, asked))
+            await trio.lowlevel.checkpoint()
             try:
-                await trio.lowlevel.checkpoint()
                 asked.told = await self._carry_out(asked.step, supervisor)
             except (ConversationdError, JournalError) as error:
                 asked.error = error
-            except trio.Cancelled:
-                asked.lost = True
-                raise
-        self._calls.remove(scope)
-        asked.lost = asked.lost or life.dead
-        if asked.lost:
+        self._calls.remove((scope, asked))
+        if asked.hung_up or asked.life.dead:
             return
         asked.answered = trio.current_time()
         if asked.told is None:

@@ -271,6 +271,7 @@ class Engine:
         name: str | None,
     ) -> None:
         era = self._era
+        await trio.lowlevel.checkpoint()
         try:
             await self._awake.wait()
             self._require(era)
