@@ -14,10 +14,13 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from enum import StrEnum
+from io import StringIO
 from typing import Final, TextIO, TypeAlias, cast
 
 import structlog
-from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
+from structlog.typing import EventDict, ExcInfo, FilteringBoundLogger, WrappedLogger
+
+from supervisor.cli.safe_text import one_line
 
 _Renderer: TypeAlias = Callable[[EventDict], str]
 
@@ -120,14 +123,26 @@ def _json_line(event: EventDict) -> str:
 
 
 def _console_renderer(*, colours: bool) -> _Renderer:
-    # Not the pretty tracebacks: they show local variables, and those hold secrets.
-    render = structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=structlog.dev.plain_traceback)
+    render = structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=_write_traceback)
 
     def line(event: EventDict) -> str:
         exc_info = event.pop("exc_info", None)
-        return render(None, "", {**_redacted(event, 0), "exc_info": exc_info})
+        fields = {name: _harmless(value) for name, value in _redacted(event, 0).items()}
+        return render(None, "", {**fields, "exc_info": exc_info})
 
     return line
+
+
+def _harmless(value: object) -> object:
+    """The renderer shows events, and texts without spaces, as they are: what is in them must not drive a terminal."""
+    return one_line(value) if isinstance(value, str) else value
+
+
+def _write_traceback(stream: TextIO, exc_info: ExcInfo) -> None:
+    """Not the pretty one: it shows local variables, and those hold secrets."""
+    written = StringIO()
+    structlog.dev.plain_traceback(written, exc_info)
+    stream.write("\n".join(one_line(line) for line in written.getvalue().split("\n")))
 
 
 def _with_priority(render: _Renderer) -> _Renderer:

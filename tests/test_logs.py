@@ -208,6 +208,19 @@ def test_console_shows_tracebacks_without_local_variables() -> None:
     assert "hunter2" not in terminal.getvalue()
 
 
+def test_what_others_wrote_drives_no_terminal() -> None:
+    """Neither as an event, which other libraries' warnings are, nor as a field or in a traceback: it is escaped."""
+    plain = io.StringIO()
+    _configure(plain, log_format=LogFormat.CONSOLE)
+    hostile = "\x1b]0;title\x07\x9b2J\u202e\r\nforged"
+    get_logger().error(hostile, field="\x1b]0;title\x07", exc_info=ValueError(hostile))
+    shown = plain.getvalue()
+    assert shown.count("\\x1b]0;title\\x07") == 3
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", shown)
+    assert shown.startswith("20")
+    assert "forged" in shown.splitlines()[0]
+
+
 def test_journal_stream_gets_priorities(tmp_path: Path) -> None:
     """On a stream that is the journal's each line begins with the priority that journald files it by."""
     with (tmp_path / "journal").open("w+") as stream:
