@@ -215,6 +215,16 @@ def test_hostile_labels_drive_no_terminal(
         assert f"[red]{MARK}[/red]" in shown
 
 
+def test_hostile_image_drives_no_board(willing_target: Target, labelled: str) -> None:
+    """The board of `watch` draws with escapes of its own, and shows those in an image's name as text."""
+    with on_terminal("--address", f"unix:{willing_target.unix}", "watch", width=400) as program:
+        program.until(f"image:\\x1b]0;{MARK}\\x07")
+        program.press_ctrl_c()
+        program.finish()
+    assert labelled in program.screen
+    assert "\x1b]" not in program.screen
+
+
 def test_ids_that_are_alike_are_kept_apart(
     start_daemon: Callable[[str], DaemonProcess], raw: docker.APIClient, exports: Path
 ) -> None:
