@@ -141,13 +141,16 @@ async def archive(keeper: RecordKeeper, context: ActorContext, within: float, *t
     Raises:
         CommandTimeout: it stays STOPPED; what was begun to be removed is removed later.
     """
-    provider, record = context.provider(keeper.record), keeper.record
+    provider = context.provider(keeper.record)
     with trio.move_on_after(within):
-        exported = await _export(record, context)
-        await keeper.save(attrs.evolve(record, intent=Intent.ARCHIVE))
+        if keeper.record.intent is not Intent.ARCHIVE:
+            # Once that is the intent what has to be exported is: it may be all that there is still of the workspace.
+            exported = await _export(keeper.record, context)
+            await keeper.save(attrs.evolve(keeper.record, intent=Intent.ARCHIVE, exported=exported))
+        record = keeper.record
         if record.sandbox is not None:
             await provider.remove(record.sandbox.name)
-        if exported:
+        if record.exported:
             await provider.remove_workspace(record.id)
         archived = attrs.evolve(keeper.record, status=Status.ARCHIVED, intent=None, sandbox=None)
         return await keeper.move(archived, StatusChanged(Status.STOPPED, Status.ARCHIVED, "archive"), *told)

@@ -104,7 +104,8 @@ class ConversationRecord:
     `session_key` and `request` are secrets, never in a log or an event. `session_key` stays in the journal: from it and
     `incarnation` comes the key that opens the sandbox, and opens no other, if no number comes twice.
     `run_on_resume` says that the agent was running when it was paused, or was asked to pause. `restart_history` holds
-    the supervisor's restarts that still count against the window.
+    the supervisor's restarts that still count against the window. `exported` says that the workspace was written down
+    before the archive began to remove it.
     """
 
     id: ConversationId
@@ -128,6 +129,7 @@ class ConversationRecord:
     intent: Intent | None = None
     run_on_resume: bool = False
     restart_history: tuple[PastRestart, ...] = ()
+    exported: bool = False
 
 
 def failure_code(cause: Cause) -> FailureCode:

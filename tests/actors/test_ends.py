@@ -182,6 +182,28 @@ async def test_intent_is_finished_when_the_engine_answers(
         assert world.engine.sandboxes == {}
 
 
+@pytest.mark.parametrize("call", ["remove", "remove_workspace"])
+async def test_archive_that_was_cut_short_exports_once_and_leaves_no_workspace(
+    tmp_path: Path, autojump_clock: MockClock, call: str
+) -> None:
+    """Neither the minute's sweep nor the next life looks for a sandbox to export from, or touches what was exported."""
+    settings = attrs.evolve(QUICK, archive_to=tmp_path)
+    async with open_world(tmp_path, settings=settings) as world:
+        await reach(world, Status.STOPPED)
+        world.engine.fail_next(call, EngineUnavailable("not now"), times=5)
+        autojump_clock.autojump_threshold = 0.2  # a file is unlinked in a thread, of which the clock knows nothing
+        with pytest.raises(EngineUnavailable):
+            await world.supervisor.archive(C1, None)
+        autojump_clock.autojump_threshold = 0
+        await trio.sleep(100)
+    async with open_world(tmp_path, settings=settings, engine=world.engine) as world:
+        await until(lambda: world.supervision.registry.find(C1) is None)
+        assert (await world.supervisor.get(C1)).status is Status.ARCHIVED
+        assert (world.engine.sandboxes, world.engine.workspaces) == ({}, set())
+        assert world.engine.calls["export_workspace"] == 1
+        assert (tmp_path / "c1.tar").exists()
+
+
 @pytest.mark.parametrize("status", [Status.PAUSED, Status.RUNNING])
 async def test_command_fails_with_what_the_sandbox_says(
     tmp_path: Path, autojump_clock: MockClock, status: Status
