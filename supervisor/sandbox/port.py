@@ -8,7 +8,7 @@ contract:
 * A mutation is never abandoned half way: when its caller is cancelled it still waits until the engine has answered,
   and the engine's answer is bounded by the caller's deadline plus a little.
 * An engine that does not answer raises `EngineUnavailable`. Only `inspect` answering None says that a sandbox is gone.
-* Nothing blocks the Trio loop, and `kill` never waits behind another kind of call.
+* Nothing blocks the Trio loop, `kill` never waits behind another kind of call, and `remove` never behind a `stop`.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence

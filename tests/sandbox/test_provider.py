@@ -323,6 +323,28 @@ async def test_changes_report_an_engine_in_trouble(
     assert provider._containers._ids == {}
 
 
+async def test_removal_waits_behind_no_graceful_stop(engine: FakeEngine) -> None:
+    """It is what a forced stop ends with; graceful ones keep their places for their whole grace period."""
+    asked, ended = threading.Event(), threading.Event()
+
+    def stop() -> Answer:
+        asked.set()
+        ended.wait()
+        return OK
+
+    engine.tell({INSPECT: container("running", names=Names(OWNER)), "POST /containers/f00/stop": stop})
+    engine.tell({"DELETE /containers/f00": OK})
+    async with DockerProvider(engine.base_url, OWNER, Lanes(stop=1)) as provider, trio.open_nursery() as nursery:
+        nursery.start_soon(provider.stop, NAME, 30)
+        await trio.to_thread.run_sync(asked.wait, abandon_on_cancel=True)
+        try:
+            with trio.fail_after(5):
+                await provider.remove(NAME)
+        finally:
+            ended.set()
+    assert "DELETE /containers/f00" in engine.asked
+
+
 async def test_workspace_that_cannot_be_removed_is_reported(engine: FakeEngine, provider: DockerProvider) -> None:
     """An error that is no conflict keeps its kind."""
     volume = NAMES.workspace(C1)

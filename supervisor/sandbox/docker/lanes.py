@@ -25,8 +25,8 @@ class Lanes:
     """How many calls of a kind may run at once: the config's `[docker] lanes`.
 
     `launch` are creates and starts, which keep the engine's cores busy: more at once only take longer. `control` are
-    the quick ones, that must not wait behind those: looks, pauses and resumes. `stream` are followed logs, `transfer`
-    image pulls and workspace exports.
+    the quick ones, that must not wait behind those: looks, pauses and resumes. `stop` are graceful stops, and as many
+    removals beside them. `stream` are followed logs, `transfer` image pulls and workspace exports.
     """
 
     control: int = 8

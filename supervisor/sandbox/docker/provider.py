@@ -46,6 +46,8 @@ class DockerProvider:
         self._control = make_lane(base_url, lanes.control)
         self._launch = make_lane(base_url, lanes.launch)
         self._stop = make_lane(base_url, lanes.stop)
+        # Apart from stops, which keep their places for as long as programs take to end: a forced stop may need one.
+        self._remove = make_lane(base_url, lanes.stop)
         self._stream = make_lane(base_url, lanes.stream)
         self._kill = make_lane(base_url, lanes.kill)
         self._transfer = make_lane(base_url, lanes.transfer)
@@ -57,6 +59,7 @@ class DockerProvider:
             self._control,
             self._launch,
             self._stop,
+            self._remove,
             self._stream,
             self._kill,
             self._transfer,
@@ -152,7 +155,7 @@ class DockerProvider:
     async def remove(self, name: str) -> None:
         """Remove it; see the port."""
         self._endings.forget(name)
-        await self._stop.call(mutation_limit(), partial(self._containers.remove, name=name))
+        await self._remove.call(mutation_limit(), partial(self._containers.remove, name=name))
 
     async def remove_workspace(self, conversation: ConversationId) -> None:
         """Remove the conversation's workspace; see the port.
@@ -160,7 +163,7 @@ class DockerProvider:
         Raises:
             Conflict: a container still uses it.
         """
-        await self._stop.call(mutation_limit(), partial(self._containers.remove_workspace, conversation=conversation))
+        await self._remove.call(mutation_limit(), partial(self._containers.remove_workspace, conversation=conversation))
 
     async def export_workspace(self, name: str, workspace: str, target: Path) -> None:
         """Write the workspace into a new tar file; see the port.
