@@ -36,9 +36,10 @@ def run_conversationd(*arguments: str) -> subprocess.CompletedProcess[str]:
         ({"provider": "chroot"}, "forbidden", "spec.provider"),
         ({"memory": "a lot"}, "invalid_params", "spec.memory"),
         ({"image": "conversationd-tests/there-is-none:1"}, "image_unavailable", None),
-        ({"command": ["/no/such/program"], "init": False}, "sandbox_failed", None),
-        ({"command": ["/no/such/program"], "init": True}, "sandbox_failed", None),
-        ({"command": ["sh", "-c", "echo too bad; exit 127"]}, "sandbox_failed", None),
+        # With a port: without one a sandbox that ends is taken for ready, if it has lived for a moment.
+        ({"command": ["/no/such/program"], "init": False, "port": 8000}, "sandbox_failed", None),
+        ({"command": ["/no/such/program"], "init": True, "port": 8000}, "sandbox_failed", None),
+        ({"command": ["sh", "-c", "echo too bad; exit 127"], "port": 8000}, "sandbox_failed", None),
     ],
 )
 async def test_a_spec_that_cannot_be_is_refused_at_once(
