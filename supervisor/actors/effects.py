@@ -34,6 +34,7 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 _UNDO_WITHIN: Final = 5.0
 _INTERRUPT_WITHIN: Final = 5.0
+_ENDED_WITHIN: Final = 10.0
 FORCE_WITHIN: Final = 30.0
 
 
@@ -198,12 +199,14 @@ async def _intend_to_stop(keeper: RecordKeeper) -> None:
 
 async def fail_boot(keeper: RecordKeeper, context: ActorContext, failed: BootFailed, *events: Event) -> None:
     """End what runs still of a sandbox whose boot cannot succeed, and mark the conversation ERROR."""
-    intent: Intent | None = None
-    try:
-        await _kill(keeper, context)
-    except ConversationdError as error:
-        keeper.log.warning("boot.sandbox_not_ended", error=str(error))
-        intent = Intent.END
+    intent: Intent | None = Intent.END
+    with trio.move_on_after(_ENDED_WITHIN):
+        await trio.lowlevel.checkpoint()
+        try:
+            await _kill(keeper, context)
+            intent = None
+        except ConversationdError as error:
+            keeper.log.warning("boot.sandbox_not_ended", error=str(error))
     await fail(keeper, failed.failure, failed.error, *events, intent=intent)
 
 

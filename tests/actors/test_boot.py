@@ -198,6 +198,18 @@ async def test_failed_boot_whose_sandbox_cannot_be_ended_ends_in_the_next_life(
         assert_failed_and_ended(world)
 
 
+async def test_failed_boot_waits_for_no_engine_that_hangs(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Who asked for the start is told; the sandbox is ended when the engine goes on."""
+    async with open_world(tmp_path) as world:
+        world.agent.fail_next("begin", AgentRefused("no", 422, "no"))
+        world.engine.close_gate("kill")
+        with trio.fail_after(20), pytest.raises(AgentRefused):
+            await world.start()
+        world.engine.open_gate("kill")
+        await trio.sleep(61)
+        assert_failed_and_ended(world)
+
+
 async def fail_and_run_on(world: World) -> None:
     """Start C1, whose agent refuses and whose sandbox then does not end."""
     world.agent.fail_next("begin", AgentRefused("no", 422, "no"))
