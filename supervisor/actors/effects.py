@@ -115,7 +115,7 @@ async def stop(
             try:
                 await context.provider(keeper.record).stop(reference.name, grace)
                 return await _stopped(keeper, *told)
-            except EngineUnavailable as error:
+            except ConversationdError as error:
                 keeper.log.warning("stop.escalates", error=str(error))
     return await force_stop(keeper, context, *told)
 
@@ -362,16 +362,22 @@ async def _kill_or_remove(record: ConversationRecord, context: ActorContext, san
 
 
 async def _is_killed(context: ActorContext, record: ConversationRecord, sandbox: SandboxRef) -> bool:
-    """Kill it, and say whether that has surely ended it; an engine that fails to kill may still remove it."""
+    """Kill it, and say whether that has surely ended it; an engine that fails to kill may still remove it.
+
+    A kill that hangs, or gets no place, leaves the removal most of its time.
+    """
     provider = context.provider(record)
-    await trio.lowlevel.checkpoint()
-    try:
-        await provider.kill(sandbox.name)
-        view = await provider.inspect(sandbox.name)
-    except ConversationdError as error:
-        _log.warning("sandbox.not_killed", name=sandbox.name, error=str(error))
-        return False
-    return view is None or (sandbox.id is not None and view.state in (SandboxState.EXITED, SandboxState.CREATED))
+    with trio.move_on_after(_ENDED_WITHIN):
+        await trio.lowlevel.checkpoint()
+        try:
+            await provider.kill(sandbox.name)
+            view = await provider.inspect(sandbox.name)
+        except ConversationdError as error:
+            _log.warning("sandbox.not_killed", name=sandbox.name, error=str(error))
+        else:
+            ended = (SandboxState.EXITED, SandboxState.CREATED)
+            return view is None or (sandbox.id is not None and view.state in ended)
+    return False
 
 
 async def _stopped(keeper: RecordKeeper, *told: Event) -> None:

@@ -1,5 +1,6 @@
 """Stop, archive and delete: their deadlines, and how an end that was begun is reached."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import attrs
@@ -23,6 +24,7 @@ from supervisor.sandbox.port import SandboxState
 from tests.actors.test_deadlines import QUICK, TIMEOUTS, state
 from tests.actors.test_force_stop import send
 from tests.actors.test_life import ask, reach
+from tests.fakes.engine import FakeEngine
 from tests.world import C1, open_world, until
 
 
@@ -47,6 +49,27 @@ async def test_stop_escalates_to_removal_by_force(tmp_path: Path, autojump_clock
         assert (await world.supervisor.stop(C1, None, force=False)).was_running
         assert world.record().status is Status.STOPPED
         assert world.engine.sandboxes == {}
+
+
+@pytest.mark.parametrize("hang", [FakeEngine.close_gate, FakeEngine.fill_lane], ids=["engine", "lane"])
+async def test_sandbox_whose_kill_hangs_is_removed_by_force(
+    tmp_path: Path, autojump_clock: MockClock, hang: Callable[[FakeEngine, str], None]
+) -> None:
+    """The kill has a part of a forced stop's time only."""
+    async with open_world(tmp_path, settings=QUICK) as world:
+        await world.start()
+        hang(world.engine, "kill")
+        await world.stop(force=True)
+        assert (world.record().status, world.engine.sandboxes) == (Status.STOPPED, {})
+
+
+async def test_stop_that_is_refused_escalates(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """As one that is not answered does."""
+    async with open_world(tmp_path, settings=QUICK) as world:
+        await world.start()
+        world.engine.fail_next("stop", SandboxFailed("not permitted"))
+        await world.stop()
+        assert (world.record().status, state(world)) == (Status.STOPPED, SandboxState.EXITED)
 
 
 @pytest.mark.parametrize("fault", ["hangs", "unavailable"])
@@ -99,13 +122,15 @@ async def test_stop_is_finished_although_no_event_says_when(
 async def test_forced_stop_on_a_hanging_engine_gives_up_and_is_finished_later(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
-    """A kill that does not return has a deadline; the caller learns that it will be done."""
+    """What does not return has a deadline; the caller learns that it will be done."""
     async with open_world(tmp_path, settings=QUICK) as world:
         await world.start()
-        world.engine.close_gate("kill")
+        for call in ("kill", "remove"):
+            world.engine.close_gate(call)
         with trio.fail_after(60), pytest.raises(EngineUnavailable, match="it will be ended"):
             await world.stop(force=True)
-        world.engine.open_gate("kill")
+        for call in ("kill", "remove"):
+            world.engine.open_gate(call)
         with trio.fail_after(100):
             await world.until_status(Status.STOPPED)
 
@@ -115,6 +140,7 @@ async def test_forced_stop_without_a_free_lane_has_a_deadline(tmp_path: Path, au
     async with open_world(tmp_path, settings=QUICK) as world:
         await world.start()
         world.engine.fill_lane("kill")
+        world.engine.fill_lane("remove")
         with trio.fail_after(40), pytest.raises(EngineUnavailable, match="did not end"):
             await world.stop(force=True)
 
