@@ -238,7 +238,8 @@ async def fail(
     told = error if isinstance(error, SandboxFailed) else SandboxFailed(error.message)
     failure = Failure(code, error.message, keeper.now(), told.exit_code, told.oom_killed, told.log_tail or ())
     record = keeper.record
-    failed = attrs.evolve(record, status=Status.ERROR, error=failure, phase=None, intent=intent, next_restart_at=None)
+    known = record if intent is Intent.CREATE else _uncounted(record)
+    failed = attrs.evolve(known, status=Status.ERROR, error=failure, phase=None, intent=intent, next_restart_at=None)
     change = StatusChanged(
         record.status, Status.ERROR, code, told.exit_code, told.oom_killed, error.message, record.incarnation
     )

@@ -148,7 +148,7 @@ async def wrong_with_last_days(ending: Ending) -> list[str]:
             for record in ending.records:
                 nursery.start_soon(end, record)
     engine = ending.host.engine
-    left = [*(one.name for one in engine.containers.values()), *engine.volumes]
+    left = [*(one.name for one in engine.containers.values()), *engine.workspaces()]
     if scope.cancelled_caught or (left and not wrong):
         wrong.append(f"not every conversation came to its end: {left}")
     return wrong
@@ -166,8 +166,7 @@ def _check_containers_fit_records(ending: Ending) -> Iterator[str]:
         if container not in wanted:
             yield f"container {container.name} ({container.status}) is wanted by no record"
     known = {record.id for record in ending.records}
-    for volume in ending.host.engine.volumes.values():
-        conversation = volume["io.conversationd.conversation"]
+    for conversation in ending.host.engine.workspaces():
         if conversation not in known:
             yield f"the volume of {conversation} is left, and no record is"
 

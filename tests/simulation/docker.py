@@ -7,8 +7,9 @@ answers and its words are those of a Docker Engine 20.10; what it can do wrong i
 import itertools
 import json
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from enum import StrEnum
 from functools import partial
 from random import Random
@@ -38,6 +39,10 @@ _LATENCY: Final[Mapping[str, tuple[float, float]]] = {
 _ANY_LATENCY: Final = (0.001, 0.03)
 _SLOW: Final = 0.02
 _SLOW_TO_COME_UP: Final = 0.5
+
+
+_ASKED: Final[ContextVar[float]] = ContextVar("_ASKED")
+"""When the call came in that has its effect now."""
 
 
 class Fault(StrEnum):
@@ -187,7 +192,7 @@ class Engine:
         self.pull_steps: list[tuple[float, int]] = [(0.5, 100)]
         self.most_at_once: Counter[ConversationId] = Counter()
         self.deleted: dict[ConversationId, float] = {}
-        self._asked: dict[str, float] = {}
+        self._volumes_asked: dict[str, float] = {}
         self.starts: list[tuple[float, ConversationId]] = []
         self.on_start: Callable[[Container], None] = lambda container: None
         self.on_volume_removed: Callable[[ConversationId], object] = lambda conversation: None
@@ -220,8 +225,6 @@ class Engine:
             APIError: the engine says no.
         """
         fault = self._take_fault(op)
-        if name is not None:
-            self._asked[name] = trio.current_time()
         await trio.sleep(0.001)
         if self.mood is Mood.DOWN or fault is Fault.NOT_SENT:
             raise ConnectionBroke("connection refused")
@@ -271,6 +274,7 @@ class Engine:
         name: str | None,
     ) -> None:
         era = self._era
+        _ASKED.set(trio.current_time())
         await trio.lowlevel.checkpoint()
         try:
             await self._awake.wait()
@@ -324,7 +328,7 @@ class Engine:
         number = next(self._numbers)
         made = Container(f"{number:064x}", name, dict(labels), image, 40000 + number)  # type: ignore[arg-type]  # ours are strings
         self.containers[made.id] = made
-        made.asked = self._asked.get(name, 0.0)
+        made.asked = _ASKED.get()
         since = self.deleted.get(made.conversation, -1.0)
         owned = sum(one.conversation == made.conversation and one.asked > since for one in self.containers.values())
         self.most_at_once[made.conversation] = max(self.most_at_once[made.conversation], owned)
@@ -416,7 +420,18 @@ class Engine:
     async def create_volume(self, name: str, labels: Mapping[str, str]) -> EngineJson:
         """Make a volume, or answer with the one that is there."""
         await trio.lowlevel.checkpoint()
+        if name not in self.volumes:
+            self._volumes_asked[name] = _ASKED.get()
         return {"Labels": self.volumes.setdefault(name, dict(labels))}
+
+    def workspaces(self) -> Sequence[ConversationId]:
+        """Whose volumes there are.
+
+        One that was asked for before its conversation was `deleted`, and came after that, is not told of: nobody looks
+        for it today.
+        """
+        owners = {name: ConversationId(labels[CONVERSATION_LABEL]) for name, labels in self.volumes.items()}
+        return [one for name, one in owners.items() if self._volumes_asked[name] > self.deleted.get(one, -1.0)]
 
     async def remove_volume(self, name: str) -> None:
         """Remove a volume that no container uses."""

@@ -132,6 +132,14 @@ KEPT: Final[Mapping[str, Sequence[Step]]] = {
         Step(0.5, Kind.PAUSE, "c1"),
         Step(3.0, Kind.RESUME, "c1"),
     ),
+    "what a resume that timed out has asked for is the next one's": (
+        Step(0.1, Kind.START, "c1"),
+        Step(5.0, Kind.PAUSE, "c1"),
+        Step(5.0, Kind.DIES, "c1", 1.0),
+        Step(1.0, Kind.CALL_FAULT, f"create {Fault.LATE.name}", 1.0),
+        Step(0.0, Kind.RESUME, "c1", 3.0),
+        *(Step(4.0, Kind.FORCE_RESTART, "c1") for _ in range(4)),
+    ),
     "a boot that runs out of memory is tried once more": (
         Step(0.0, Kind.BOOT_FATE, Fate.OUT_OF_MEMORY.name, 2.0),
         Step(0.1, Kind.START, "c1"),
