@@ -217,7 +217,7 @@ def test_hostile_labels_drive_no_terminal(
 
 def test_hostile_image_drives_no_board(willing_target: Target, labelled: str) -> None:
     """The board of `watch` draws with escapes of its own, and shows those in an image's name as text."""
-    with on_terminal("--address", f"unix:{willing_target.unix}", "watch", width=400) as program:
+    with on_terminal("--address", f"unix:{willing_target.unix}", "watch", width=400, height=200) as program:
         program.until(f"image:\\x1b]0;{MARK}\\x07")
         program.press_ctrl_c()
         program.finish()

@@ -13,14 +13,17 @@ def shrink(seed: int, steps: Sequence[Step]) -> tuple[Step, ...]:
     problem = _first_problem(seed, left)
     size = len(left) // 2
     while size:
-        at = 0
+        at, before = 0, len(left)
         while at < len(left):
             shorter = (*left[:at], *left[at + size :])
             if _first_problem(seed, shorter) == problem:
                 left = shorter
             else:
                 at += size
-        size = min(size // 2, len(left) // 2) if size > 1 else 0
+        if size > 1:
+            size = max(1, min(size // 2, len(left) // 2))
+        elif len(left) == before:
+            size = 0
     return left
 
 

@@ -19,7 +19,7 @@ _ANOTHER_PROGRAM: Final = "nice: "
 def incidents(log: Path, excused: Pattern[str] | None) -> Iterator[str]:
     """A sentence for every exception and incident, and for all that is no log line.
 
-    What is `excused` by its traceback is none: the daemon says there what it lacked.
+    What is `excused` by its error or its traceback is none: the daemon says there what it lacked.
     """
     for line in log.read_text(errors="replace").splitlines():
         fields = _parse(line)
@@ -27,7 +27,7 @@ def incidents(log: Path, excused: Pattern[str] | None) -> Iterator[str]:
             if not line.startswith(_ANOTHER_PROGRAM):
                 yield f"the daemon's log has {line!r}"
         elif _tells_of_a_bug(fields):
-            told = str(fields.get("exception", ""))
+            told = str(fields.get("exception", fields.get("error", "")))
             if excused is None or not excused.search(told):
                 yield f"the daemon's log has {fields['event']} {fields.get('incident', '')}: {_last_line(told)}"
 
