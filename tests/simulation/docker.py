@@ -192,7 +192,7 @@ class Engine:
         self.pull_steps: list[tuple[float, int]] = [(0.5, 100)]
         self.most_at_once: Counter[ConversationId] = Counter()
         self.deleted: dict[ConversationId, float] = {}
-        self._volumes_asked: dict[str, float] = {}
+        self._volumes_made: dict[str, tuple[float, float]] = {}
         self.starts: list[tuple[float, ConversationId]] = []
         self.on_start: Callable[[Container], None] = lambda container: None
         self.on_volume_removed: Callable[[ConversationId], object] = lambda conversation: None
@@ -421,7 +421,7 @@ class Engine:
         """Make a volume, or answer with the one that is there."""
         await trio.lowlevel.checkpoint()
         if name not in self.volumes:
-            self._volumes_asked[name] = _ASKED.get()
+            self._volumes_made[name] = _ASKED.get(), trio.current_time()
         return {"Labels": self.volumes.setdefault(name, dict(labels))}
 
     def workspaces(self) -> Sequence[ConversationId]:
@@ -431,7 +431,11 @@ class Engine:
         for it today.
         """
         owners = {name: ConversationId(labels[CONVERSATION_LABEL]) for name, labels in self.volumes.items()}
-        return [one for name, one in owners.items() if self._volumes_asked[name] > self.deleted.get(one, -1.0)]
+        return [one for name, one in owners.items() if not self._came_too_late(name, one)]
+
+    def _came_too_late(self, volume: str, conversation: ConversationId) -> bool:
+        asked, made = self._volumes_made[volume]
+        return asked < self.deleted.get(conversation, -1.0) <= made
 
     async def remove_volume(self, name: str) -> None:
         """Remove a volume that no container uses."""
