@@ -12,7 +12,7 @@ from typing import Final
 import attrs
 import trio
 
-from supervisor.actors import effects
+from supervisor.actors import effects, ends
 from supervisor.actors.booting import BootOrder, limit
 from supervisor.actors.context import ActorContext
 from supervisor.actors.keeper import RecordKeeper
@@ -179,20 +179,20 @@ class ConversationActor:
                     within = limit(message.within, timeouts.resume)
                     self._occupation.view = await effects.resume(keeper, context, boot, view, within, done)
             case Action.STOP:
-                await effects.stop(keeper, context, limit(message.within, timeouts.stop), view, done)
+                await ends.stop(keeper, context, limit(message.within, timeouts.stop), view, done)
             case Action.STOP_AND_BOOT:
-                await effects.stop(keeper, context, timeouts.stop, view)
+                await ends.stop(keeper, context, timeouts.stop, view)
                 await self._boot_again(message)
             case Action.BOOT:
                 await self._boot_again(message)
             case Action.ARCHIVE:
-                await effects.archive(keeper, context, limit(message.within, timeouts.archive), done)
+                await ends.archive(keeper, context, limit(message.within, timeouts.archive), done)
                 self.finished = True
             case _:  # Action.DELETE
                 await self._delete()
 
     async def _delete(self) -> None:
-        await effects.delete(self._keeper, self._context)
+        await ends.delete(self._keeper, self._context)
         # At once: no command may reach a conversation that is gone.
         self._mailbox.refuse_all(NotFound(f"conversation {self._keeper.record.id} was deleted"))
         self._retire()
@@ -234,7 +234,7 @@ class ConversationActor:
         acted = self._keeper.record.status not in (Status.STOPPED, Status.ARCHIVED)
         try:
             if acted:
-                await effects.force_stop(self._keeper, self._context, CommandEnded(Command.STOP, "done"))
+                await ends.force_stop(self._keeper, self._context, CommandEnded(Command.STOP, "done"))
         except ConversationdError as error:
             for reply in message.replies:
                 reply.fail(error)
@@ -296,14 +296,14 @@ class ConversationActor:
             self._sight.require_engine()
             match keeper.record.intent:
                 case Intent.STOP:
-                    await effects.force_stop(keeper, context)
+                    await ends.force_stop(keeper, context)
                 case Intent.ARCHIVE:
-                    await effects.archive(keeper, context, context.settings().timeouts.archive)
+                    await ends.archive(keeper, context, context.settings().timeouts.archive)
                     self.finished = True
                 case Intent.CREATE:
-                    await effects.discard(keeper, context)
+                    await ends.discard(keeper, context)
                 case Intent.END:
-                    await effects.end_failed(keeper, context)
+                    await ends.end_failed(keeper, context)
                 case _:  # Intent.DELETE
                     await self._delete()
         except ConversationdError as error:

@@ -5,7 +5,7 @@ from typing import Final
 import attrs
 import trio
 
-from supervisor.actors import effects
+from supervisor.actors import effects, ends
 from supervisor.actors.boot import Boot, Booted, BootFailed
 from supervisor.actors.context import ActorContext
 from supervisor.actors.keeper import RecordKeeper
@@ -77,13 +77,13 @@ class OrderedBoot:
             else:
                 return booted
         if failed is not None:
-            await effects.fail_boot(self._keeper, self._context, failed, *self._order.failed(failed.error))
+            await ends.fail_boot(self._keeper, self._context, failed, *self._order.failed(failed.error))
             raise failed.error
         if self._order.command is None and not self._context.engine_answers(self._keeper.record.spec.provider):
             return None
         error = self._timeout(within)
         left = None if await self._discard_sandbox() else Intent.CREATE
-        await effects.fail(self._keeper, FailureCode.START_TIMEOUT, error, *self._order.failed(error), intent=left)
+        await ends.fail(self._keeper, FailureCode.START_TIMEOUT, error, *self._order.failed(error), intent=left)
         raise error
 
     def _timeout(self, within: float) -> CommandTimeout:
@@ -102,7 +102,7 @@ class OrderedBoot:
         with trio.move_on_after(_DISCARDED_WITHIN):
             await trio.lowlevel.checkpoint()
             try:
-                await effects.discard(self._keeper, self._context)
+                await ends.discard(self._keeper, self._context)
             except ConversationdError as error:
                 self._keeper.log.warning("boot.sandbox_not_removed", error=str(error))
             else:

@@ -10,7 +10,7 @@ import trio
 from supervisor.actors.actor import ConversationActor
 from supervisor.actors.booting import BootOrder
 from supervisor.actors.context import ActorContext
-from supervisor.actors.effects import fail
+from supervisor.actors.ends import fail
 from supervisor.actors.keeper import RecordKeeper
 from supervisor.actors.mailbox import Answer, CommandMessage, Mailbox, Reply, Strays
 from supervisor.conversation.errors import InternalError, ShuttingDown

@@ -7,7 +7,7 @@ from typing import Final
 import attrs
 import trio
 
-from supervisor.actors import effects
+from supervisor.actors import ends
 from supervisor.actors.booting import BootOrder
 from supervisor.actors.context import ActorContext
 from supervisor.actors.findings import (
@@ -146,7 +146,7 @@ class SandboxSight:
         if isinstance(decision, GiveUp):
             tail = await log_tail(self._context.provider(record).logs, record)
             error = SandboxFailed(f"{died.message}; {decision.reason}", died.exit_code, died.oom_killed, tail)
-            await effects.fail(self._keeper, failure_of(died), error)
+            await ends.fail(self._keeper, failure_of(died), error)
             self._log_death(died)
             await self._occupation.end()
             return

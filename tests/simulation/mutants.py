@@ -17,7 +17,7 @@ import attrs
 import click
 import trio
 
-from supervisor.actors import actor, boot, booting, effects, sight
+from supervisor.actors import actor, boot, booting, effects, ends, sight
 from supervisor.actors.boot import Boot
 from supervisor.actors.context import ActorContext
 from supervisor.actors.creations import Creations
@@ -86,13 +86,13 @@ def _answer_before_commit() -> Iterator[None]:
         await trio.sleep(0.001)
         await real(self, record, events)
 
-    real_stopped = effects._stopped
+    real_stopped = ends._stopped
 
     async def stopped(keeper: RecordKeeper, *told: Event) -> None:
         with mock.patch.object(RecordKeeper, "_commit", _do_nothing):
             await real_stopped(keeper, *told)
 
-    with mock.patch.object(RecordKeeper, "_commit", commit), mock.patch.object(effects, "_stopped", stopped):
+    with mock.patch.object(RecordKeeper, "_commit", commit), mock.patch.object(ends, "_stopped", stopped):
         yield
 
 
@@ -294,13 +294,13 @@ def _keep_the_volume() -> Iterator[None]:
 
 @contextmanager
 def _kill_without_looking() -> Iterator[None]:
-    async def kill_or_remove(record: ConversationRecord, context: ActorContext, sandbox: SandboxRef) -> None:
+    async def kill_or_remove(keeper: RecordKeeper, context: ActorContext, sandbox: SandboxRef) -> None:
         with trio.move_on_after(1.0), suppress(ConversationdError):
             await trio.lowlevel.checkpoint()
-            await context.provider(record).kill(sandbox.name)
+            await context.provider(keeper.record).kill(sandbox.name)
         await trio.lowlevel.checkpoint()
 
-    with mock.patch.object(effects, "_kill_or_remove", kill_or_remove):
+    with mock.patch.object(ends, "_kill_or_remove", kill_or_remove):
         yield
 
 
@@ -389,12 +389,12 @@ def _start_twice() -> Iterator[None]:
 
 @contextmanager
 def _keep_what_was_never_seen_to_run() -> Iterator[None]:
-    real = effects._kill_or_remove
+    real = ends._kill_or_remove
 
-    async def kill_or_remove(record: ConversationRecord, context: ActorContext, sandbox: SandboxRef) -> None:
-        await real(record, context, attrs.evolve(sandbox, id="seen"))
+    async def kill_or_remove(keeper: RecordKeeper, context: ActorContext, sandbox: SandboxRef) -> None:
+        await real(keeper, context, attrs.evolve(sandbox, id="seen"))
 
-    with mock.patch.object(effects, "_kill_or_remove", kill_or_remove):
+    with mock.patch.object(ends, "_kill_or_remove", kill_or_remove):
         yield
 
 
