@@ -20,7 +20,7 @@ from typing import Final, TextIO, TypeAlias, cast
 import structlog
 from structlog.typing import EventDict, ExcInfo, FilteringBoundLogger, WrappedLogger
 
-from supervisor.cli.safe_text import one_line
+from supervisor.safe_text import one_line
 
 _Renderer: TypeAlias = Callable[[EventDict], str]
 

@@ -9,10 +9,10 @@ from rich.segment import Segment
 from rich.text import Text
 
 from supervisor.cli.progress import BootProgress
-from supervisor.cli.safe_text import one_line
 from supervisor.cli.tables import ConversationTable
 from supervisor.control.client_views import Conversation, Event
 from supervisor.conversation.lifecycle import Status
+from supervisor.safe_text import one_line
 
 _BESIDE_ROWS: Final = 6
 _ORDER: Final = {

@@ -7,7 +7,6 @@ import attrs
 from rich.text import Text
 
 from supervisor.cli.exit_codes import ExitCode
-from supervisor.cli.safe_text import log_line, one_line
 from supervisor.control.client_views import (
     CannotConnect,
     ConnectionLost,
@@ -17,6 +16,7 @@ from supervisor.control.client_views import (
 )
 from supervisor.conversation.errors import ErrorCode
 from supervisor.conversation.json import JsonObject
+from supervisor.safe_text import log_line, one_line
 
 _EXIT_CODES: Final[Mapping[str, ExitCode]] = {
     ErrorCode.NOT_FOUND: ExitCode.REFUSED,

@@ -12,10 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from supervisor.cli.amounts import amount, span
-from supervisor.cli.safe_text import one_line
 from supervisor.cli.telling import sentence
 from supervisor.control.client_views import Event
 from supervisor.conversation.lifecycle import Status
+from supervisor.safe_text import one_line
 
 _BAR_WIDTH: Final = 30
 _TENTH: Final = 10

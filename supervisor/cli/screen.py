@@ -8,8 +8,8 @@ from typing import Final, TextIO
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from supervisor.cli.safe_text import log_line, one_line
 from supervisor.conversation.json import JsonValue
+from supervisor.safe_text import log_line, one_line
 
 _UNLIMITED: Final = 10_000
 

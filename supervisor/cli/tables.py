@@ -10,10 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from supervisor.cli.amounts import age, span
-from supervisor.cli.safe_text import log_line, one_line
 from supervisor.cli.telling import local_time, status_text
 from supervisor.control.client_views import Access, Conversation, Daemon, FailureView
 from supervisor.conversation.record import ExecutionStatus, Observed, Phase
+from supervisor.safe_text import log_line, one_line
 
 _NOTHING: Final = "-"
 _BOTH_LEAST: Final = 44

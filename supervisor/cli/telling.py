@@ -8,10 +8,10 @@ from typing import Final
 from rich.text import Text
 
 from supervisor.cli.amounts import amount, span
-from supervisor.cli.safe_text import one_line
 from supervisor.control.client_views import Event, EventData
 from supervisor.control.views import format_time
 from supervisor.conversation.json import JsonObject
+from supervisor.safe_text import one_line
 
 STATUS_STYLES: Final = {
     "STARTING": "yellow",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from supervisor.cli.safe_text import log_line, one_line
+from supervisor.safe_text import log_line, one_line
 
 
 @pytest.mark.parametrize(
