@@ -42,10 +42,9 @@ async def pause(keeper: RecordKeeper, context: ActorContext, view: SandboxView, 
     with trio.move_on_after(within):
         await trio.lowlevel.checkpoint()
         try:
-            was_running = await driver.pause(session, partial(_note_running, keeper)) or record.run_on_resume
+            await driver.pause(session, partial(_note_running, keeper))
             await context.provider(record).pause(view.name)
-            paused = _paused(keeper.record, was_running=was_running)
-            await keeper.move(paused, StatusChanged(record.status, Status.PAUSED, "pause"), *told)
+            await keeper.move(_paused(keeper.record), StatusChanged(record.status, Status.PAUSED, "pause"), *told)
         except ConversationdError as failure:
             error = failure
         else:
@@ -107,9 +106,9 @@ def running(record: ConversationRecord, view: SandboxView, execution: ExecutionS
     )
 
 
-def _paused(record: ConversationRecord, *, was_running: bool) -> ConversationRecord:
-    execution = ExecutionStatus.PAUSED if was_running else record.execution_status
-    return attrs.evolve(record, status=Status.PAUSED, execution_status=execution, run_on_resume=was_running)
+def _paused(record: ConversationRecord) -> ConversationRecord:
+    execution = ExecutionStatus.PAUSED if record.run_on_resume else record.execution_status
+    return attrs.evolve(record, status=Status.PAUSED, execution_status=execution)
 
 
 async def _undo_pause(keeper: RecordKeeper, context: ActorContext, view: SandboxView) -> None:

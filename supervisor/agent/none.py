@@ -8,7 +8,7 @@ from typing import Final
 import trio
 
 from supervisor.agent.backoff import Backoff
-from supervisor.agent.port import AgentSession, nobody
+from supervisor.agent.port import AgentSession
 from supervisor.conversation.errors import AgentUnavailable
 from supervisor.conversation.json import JsonObject
 from supervisor.conversation.record import ExecutionStatus
@@ -58,10 +58,9 @@ class NoAgent:
         await trio.lowlevel.checkpoint()
         return None
 
-    async def pause(self, session: AgentSession, runs: Callable[[], Awaitable[None]] = nobody) -> bool:  # noqa: ARG002 -- the port's shape
-        """No agent was running."""
+    async def pause(self, session: AgentSession, runs: Callable[[], Awaitable[None]]) -> None:  # noqa: ARG002 -- the port's shape
+        """No agent is running."""
         await trio.lowlevel.checkpoint()
-        return False
 
     async def run(self, session: AgentSession) -> None:  # noqa: ARG002 -- the port's shape
         """Nothing to run."""

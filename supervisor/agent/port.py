@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 import attrs
-import trio
 
 from supervisor.conversation.ids import ConversationId
 from supervisor.conversation.json import JsonObject
@@ -31,11 +30,6 @@ class AgentSession:
     direct: Endpoint | None
     session_key: str = attrs.field(repr=False)
     secret: str = attrs.field(repr=False)
-
-
-async def nobody() -> None:
-    """Is told, and does nothing."""
-    await trio.lowlevel.checkpoint()
 
 
 class AgentDriver(Protocol):
@@ -74,11 +68,11 @@ class AgentDriver(Protocol):
         With `go_on` an agent that was interrupted by the end of the last sandbox is told to run again.
         """
 
-    async def pause(self, session: AgentSession, runs: Callable[[], Awaitable[None]] = nobody) -> bool:
-        """Ask the agent to pause and wait until its running step has ended; says whether it had been running.
+    async def pause(self, session: AgentSession, runs: Callable[[], Awaitable[None]]) -> None:
+        """Ask the agent to pause and wait until its running step has ended.
 
-        If so, `runs` was awaited before the agent was asked: should no answer come, the caller knows that it has to let
-        it go on.
+        If it runs, and only then, `runs` is awaited before it is asked: should no answer come, the caller knows that it
+        has to let it go on.
         """
 
     async def run(self, session: AgentSession) -> None:

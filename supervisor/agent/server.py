@@ -12,7 +12,7 @@ import httpx2
 
 from supervisor.agent.http import open_client
 from supervisor.agent.none import NoAgent
-from supervisor.agent.port import AgentSession, nobody
+from supervisor.agent.port import AgentSession
 from supervisor.agent.v0 import V0Driver
 from supervisor.agent.v1 import V1Driver
 from supervisor.conversation.errors import AgentRefused
@@ -73,9 +73,9 @@ class ServerDriver:
         """Nothing to hand over: clients bring their conversations."""
         return await self._agents.begin(session, request, go_on=go_on)
 
-    async def pause(self, session: AgentSession, runs: Callable[[], Awaitable[None]] = nobody) -> bool:
-        """No agent of ours was running; those that are freeze with the sandbox, and go on when it thaws."""
-        return await self._agents.pause(session, runs)
+    async def pause(self, session: AgentSession, runs: Callable[[], Awaitable[None]]) -> None:
+        """No agent of ours is running; those that are freeze with the sandbox, and go on when it thaws."""
+        await self._agents.pause(session, runs)
 
     async def run(self, session: AgentSession) -> None:
         """Nothing to run."""

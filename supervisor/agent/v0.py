@@ -30,7 +30,7 @@ import trio
 
 from supervisor.agent.backoff import Backoff
 from supervisor.agent.http import call, look, open_client, understood
-from supervisor.agent.port import AgentSession, nobody
+from supervisor.agent.port import AgentSession
 from supervisor.agent.teller import Teller
 from supervisor.agent.v0_wire import (
     INTERRUPTED,
@@ -163,15 +163,13 @@ class V0Driver:
         if newest is Mark.WAITING:
             await self._post(session, "events", _GO_ON)
 
-    async def pause(self, session: AgentSession, runs: Callable[[], Awaitable[None]] = nobody) -> bool:
-        """Whether the agent runs. The freeze of its container is its pause.
+    async def pause(self, session: AgentSession, runs: Callable[[], Awaitable[None]]) -> None:
+        """Only looked at: the freeze of its container is its pause.
 
         The server knows a state `paused`, but from that nothing brings an agent back to work that is not a new message.
         """
-        was_running = await self._status(session) is ExecutionStatus.RUNNING
-        if was_running:
+        if await self._status(session) is ExecutionStatus.RUNNING:
             await runs()
-        return was_running
 
     async def run(self, session: AgentSession) -> None:  # noqa: ARG002 -- the port's shape
         """Nothing to tell: it was not paused by us, and what is thawed goes on."""

@@ -12,7 +12,7 @@ import trio
 from supervisor.agent.backoff import Backoff
 from supervisor.agent.events_socket import EventsSocket, open_events
 from supervisor.agent.http import call, look, open_client, understood
-from supervisor.agent.port import AgentSession, nobody
+from supervisor.agent.port import AgentSession
 from supervisor.agent.teller import Teller
 from supervisor.agent.wire import parse_conversation, parse_message_page
 from supervisor.conversation.errors import AgentRefused, AgentUnavailable
@@ -131,34 +131,31 @@ class V1Driver:
                 await backoff.sleep()
         return await self._status(session)
 
-    async def pause(self, session: AgentSession, runs: Callable[[], Awaitable[None]] = nobody) -> bool:
+    async def pause(self, session: AgentSession, runs: Callable[[], Awaitable[None]]) -> None:
         """See `AgentDriver`.
 
         The server's own pause waits for a running tool, but not for a call to the LLM that is under way: it answers,
         says `paused`, and still carries out what the LLM says then. Only the events socket tells when the run is over.
         """
         if await self._status(session) is not ExecutionStatus.RUNNING:
-            return False
+            return
         snapshots = _Snapshots()
-        was_running = True
         async with self._events(session) as events, trio.open_nursery() as nursery:
             nursery.start_soon(snapshots.watch, events)
-            was_running = await self._pause_and_wait(session, snapshots, runs)
+            await self._pause_and_wait(session, snapshots, runs)
             nursery.cancel_scope.cancel()
-        return was_running
 
     async def _pause_and_wait(
         self, session: AgentSession, snapshots: "_Snapshots", runs: Callable[[], Awaitable[None]]
-    ) -> bool:
+    ) -> None:
         # The first snapshot has to wait for a running tool: without one after this time the subscription surely stands.
         with trio.move_on_after(_SUBSCRIBED_SECONDS):
             await snapshots.reached(1)
         if snapshots.count and snapshots.last is not ExecutionStatus.RUNNING:
-            return False
+            return
         await runs()
         await self._post(session, "pause")
         await snapshots.reached(_SNAPSHOTS_OF_A_PAUSE)
-        return True
 
     async def run(self, session: AgentSession) -> None:
         """See `AgentDriver`. A run that is to end after a pause is waited for: only then can it be run again."""

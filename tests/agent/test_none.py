@@ -10,6 +10,7 @@ from supervisor.agent import none as none_module
 from supervisor.conversation.errors import AgentUnavailable
 from supervisor.conversation.ids import ConversationId
 from supervisor.sandbox.port import Endpoint
+from tests.agent.pausing import pause
 
 UNREACHABLE = Endpoint("255.255.255.255", 9)
 
@@ -147,7 +148,7 @@ async def test_none_has_nothing_to_do_for_the_rest(autojump_clock: trio.testing.
     assert driver.name == "none"
     assert driver.environment("key", "secret", "/workspace") == {}
     assert await driver.begin(session(), {"a": 1}, go_on=True) is None
-    assert await driver.pause(session()) is False
+    assert await pause(driver, session()) is False
     await driver.run(session())
     await driver.interrupt(session())
     with trio.move_on_after(1000) as scope:

@@ -7,6 +7,7 @@ import trio.testing
 from supervisor.agent import ServerDriver, open_server_driver
 from supervisor.conversation.errors import AgentRefused, AgentUnavailable
 from supervisor.conversation.record import ExecutionStatus
+from tests.agent.pausing import pause
 from tests.agent.stub import Reply, StubAgent
 
 READY, ALIVE = "GET /ready", "GET /alive"
@@ -72,7 +73,7 @@ async def test_server_is_given_no_conversation(server: ServerDriver, agent: Stub
     session = agent.session
     reports: list[ExecutionStatus] = []
     assert await server.begin(session, {"initial_message": {}}, go_on=True) is None
-    assert await server.pause(session) is False
+    assert await pause(server, session) is False
     await server.run(session)
     await server.interrupt(session)
     async with trio.open_nursery() as nursery:

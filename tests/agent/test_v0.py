@@ -13,6 +13,7 @@ from supervisor.agent.v0_wire import Conversation, Mark, left_at, parse_conversa
 from supervisor.agent.wire import Garbled
 from supervisor.conversation.errors import AgentRefused, AgentUnavailable
 from supervisor.conversation.record import ExecutionStatus
+from tests.agent.pausing import pause
 from tests.agent.stub import CONVERSATION, KEY, PATH, SECRET, Reply, StubAgent
 
 ALIVE = "GET /alive"
@@ -352,7 +353,7 @@ async def test_v0_reads_back_until_the_events_tell(older: V0Driver, agent: StubA
     agent.on(page(), events({"observation": "recall", "source": "environment"}, first=40, more=True))
     agent.on(page(end=39), events(*REBOOTED[1:], first=20, more=True))
     agent.on(page(end=19), events(state("finished"), first=19, more=True))
-    assert await older.pause(agent.session) is False
+    assert await pause(older, agent.session) is False
     assert agent.lines == [GET, page(), page(end=39), page(end=19)]
 
 
@@ -363,7 +364,7 @@ async def test_v0_pause_only_says_whether_the_agent_runs(
     """The freeze is its pause; a run has nothing to undo."""
     agent.on(GET, info("RUNNING"))
     agent.on(page(), events(*BEGUN, state(tells)))
-    assert await older.pause(agent.session) is running
+    assert await pause(older, agent.session) is running
     await older.run(agent.session)
     assert {request.line.split()[0] for request in agent.requests} == {"GET"}
 

@@ -14,6 +14,7 @@ from supervisor.agent.v1 import agent_conversation_id
 from supervisor.conversation.errors import AgentRefused, AgentUnavailable
 from supervisor.conversation.ids import ConversationId
 from supervisor.conversation.record import ExecutionStatus
+from tests.agent.pausing import pause
 from tests.agent.stub import CONVERSATION, KEY, PATH, SECRET, Reply, Script, StubAgent, change, full, info, sending
 
 GET = f"GET {PATH}"
@@ -266,7 +267,7 @@ async def test_v1_pause_leaves_an_agent_alone_that_does_not_run(
 ) -> None:
     """There is nothing to pause, and an idle agent would say `paused` afterwards."""
     agent.on(GET, info(status))
-    assert await driver.pause(agent.session) is False
+    assert await pause(driver, agent.session) is False
     assert agent.lines == [GET]
 
 
@@ -287,7 +288,7 @@ async def test_v1_pause_waits_for_the_end_of_the_run(agent: StubAgent, driver: V
     agent.on(PAUSE, Reply())
     agent.sockets = [script]
     with trio.fail_after(SECONDS):
-        assert await driver.pause(agent.session) is True
+        assert await pause(driver, agent.session) is True
     assert ended.is_set()
     assert agent.first_frames == [json.dumps({"type": "auth", "session_api_key": KEY})]
 
@@ -306,7 +307,7 @@ async def test_v1_pause_does_not_wait_for_a_snapshot_that_waits_for_a_tool(
     agent.on(PAUSE, Reply())
     agent.sockets = [script]
     with trio.fail_after(SECONDS):
-        assert await driver.pause(agent.session) is True
+        assert await pause(driver, agent.session) is True
 
 
 async def test_v1_pause_finds_that_the_run_has_just_ended(agent: StubAgent, driver: V1Driver) -> None:
@@ -314,7 +315,7 @@ async def test_v1_pause_finds_that_the_run_has_just_ended(agent: StubAgent, driv
     agent.on(GET, info("running"))
     agent.sockets = [sending(full("finished"))]
     with trio.fail_after(SECONDS):
-        assert await driver.pause(agent.session) is False
+        assert await pause(driver, agent.session) is False
     assert PAUSE not in agent.lines
 
 
@@ -328,7 +329,7 @@ async def test_v1_pause_is_unavailable_when_its_socket_breaks(agent: StubAgent, 
     agent.on(PAUSE, Reply(hang=True))
     agent.sockets = [script]
     with trio.fail_after(SECONDS), pytest.raises(AgentUnavailable, match="events socket"):
-        await driver.pause(agent.session)
+        await pause(driver, agent.session)
 
 
 async def test_v1_pause_raises_the_refusal_itself(agent: StubAgent, driver: V1Driver) -> None:
@@ -337,7 +338,7 @@ async def test_v1_pause_raises_the_refusal_itself(agent: StubAgent, driver: V1Dr
     agent.on(PAUSE, Reply(403))
     agent.sockets = [sending(full("running"))]
     with trio.fail_after(SECONDS), pytest.raises(AgentRefused) as caught:
-        await driver.pause(agent.session)
+        await pause(driver, agent.session)
     assert caught.value.status == 403
 
 
@@ -364,7 +365,7 @@ async def test_v1_pause_ends_with_its_callers_deadline(agent: StubAgent, driver:
     agent.sockets = [sending(full("running"))]
     with trio.fail_after(SECONDS):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(driver.pause, agent.session)
+            nursery.start_soon(pause, driver, agent.session)
             await agent.asked(PAUSE)
             nursery.cancel_scope.cancel()
 
@@ -490,5 +491,5 @@ async def test_v1_pause_is_unavailable_without_a_socket(
     agent.on(GET, info("running"))
     agent.rejection = rejection
     with trio.fail_after(SECONDS), pytest.raises(AgentUnavailable, match="events socket broke"):
-        await driver.pause(agent.session)
+        await pause(driver, agent.session)
     assert PAUSE not in agent.lines

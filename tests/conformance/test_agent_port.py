@@ -6,6 +6,7 @@ does is in its own tests.
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import attrs
 import pytest
@@ -13,6 +14,7 @@ import trio
 
 from supervisor.conversation.errors import AgentRefused, AgentUnavailable
 from supervisor.conversation.record import ExecutionStatus
+from tests.agent.pausing import pause
 from tests.conformance.agents import ALL, PATIENCE, SERVERS, WORKERS, AgentBench
 
 BEGUN = {ExecutionStatus.IDLE, ExecutionStatus.RUNNING}
@@ -73,7 +75,7 @@ async def test_begin_is_accepted_and_may_be_repeated(agent_bench: AgentBench) ->
             assert again is ExecutionStatus.RUNNING
             agent_bench.finish()
             await told.wait_for(ExecutionStatus.FINISHED)
-        assert await agent_bench.driver.pause(agent_bench.session) is False
+        assert await pause(agent_bench.driver, agent_bench.session) is False
 
 
 @those_with_agents
@@ -97,7 +99,7 @@ async def test_pause_says_whether_the_agent_was_running_and_run_lets_it_go_on(ag
     driver, session = agent_bench.driver, agent_bench.session
     with trio.fail_after(PATIENCE):
         await begin(agent_bench)
-        assert await driver.pause(session) is True
+        assert await pause(driver, session) is True
         await agent_bench.freeze()
         await agent_bench.thaw()
         await driver.wait_ready(session)
@@ -107,7 +109,7 @@ async def test_pause_says_whether_the_agent_was_running_and_run_lets_it_go_on(ag
             await told.wait_for(ExecutionStatus.RUNNING)
             agent_bench.finish()
             await told.wait_for(ExecutionStatus.FINISHED)
-        assert await driver.pause(session) is False
+        assert await pause(driver, session) is False
 
 
 @those_with_servers
@@ -154,7 +156,7 @@ async def test_killed_agent_goes_on_in_the_next_server_and_is_followed_there(age
         await told.wait_for(ExecutionStatus.RUNNING)
         await agent_bench.kill()
         session = agent_bench.session
-        for call in (driver.probe, driver.pause, driver.interrupt):
+        for call in (driver.probe, partial(pause, driver), driver.interrupt):
             with pytest.raises(AgentUnavailable):
                 await call(session)
         with pytest.raises(AgentUnavailable):
@@ -196,7 +198,7 @@ async def test_container_without_an_agent_is_asked_nothing(agent_bench: AgentBen
     """Every call of the port can be made all the same, and nothing is reported."""
     driver, session = agent_bench.driver, agent_bench.session
     assert await driver.begin(session, {"a": 1}, go_on=True) is None
-    assert await driver.pause(session) is False
+    assert await pause(driver, session) is False
     await driver.run(session)
     await driver.interrupt(session)
     assert agent_bench.shown == b""

@@ -11,6 +11,7 @@ from docker import APIClient
 from supervisor.agent import AgentSession, V1Driver, open_v1_driver
 from supervisor.conversation.errors import AgentRefused
 from supervisor.conversation.record import ExecutionStatus
+from tests.agent.pausing import pause
 from tests.e2e.llm_stub import API_KEY, STEPS_FILE, LlmStub, bridge_gateway, serve_llm
 from tests.e2e.machine import Machine
 
@@ -76,17 +77,17 @@ async def test_v1_driver_pauses_after_the_running_tool_and_goes_on_to_the_end(
         async with following(driver, session) as told:
             await expect(told, ExecutionStatus.RUNNING)
             await asked(llm, 2)
-            assert await driver.pause(session) is True
+            assert await pause(driver, session) is True
             await expect(told, ExecutionStatus.PAUSED)
             written = await machine.steps()
             assert written == [f"step-{step}" for step in llm.replied]
-            assert await driver.pause(session) is False
+            assert await pause(driver, session) is False
             await driver.run(session)
             await driver.run(session)
             await expect(told, ExecutionStatus.RUNNING)
             await expect(told, ExecutionStatus.FINISHED)
         assert await machine.steps() == ["step-0", "step-1", "step-2", "step-3"]
-        assert await driver.pause(session) is False
+        assert await pause(driver, session) is False
 
 
 async def test_v1_driver_pause_waits_for_the_answer_of_the_model_and_its_step(
@@ -101,11 +102,11 @@ async def test_v1_driver_pause_waits_for_the_answer_of_the_model_and_its_step(
             await asked(llm, 1)
             async with trio.open_nursery() as nursery:
 
-                async def pause() -> None:
-                    assert await driver.pause(session) is True
+                async def pause_it() -> None:
+                    assert await pause(driver, session) is True
                     assert await machine.steps() == ["step-0"]
 
-                nursery.start_soon(pause)
+                nursery.start_soon(pause_it)
                 await expect(told, ExecutionStatus.PAUSED)
                 assert await machine.steps() == []
                 llm.release()
@@ -126,7 +127,7 @@ async def test_v1_driver_takes_back_a_pause_that_its_caller_gave_up(
         async with following(driver, session) as told:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_cancel_when_paused, nursery.cancel_scope, told)
-                await driver.pause(session)
+                await pause(driver, session)
             with trio.move_on_after(2) as patience:
                 await driver.run(session)
             assert patience.cancelled_caught

@@ -6,7 +6,7 @@ from typing import Final
 import attrs
 import trio
 
-from supervisor.agent.port import AgentSession, nobody
+from supervisor.agent.port import AgentSession
 from supervisor.agent.teller import Teller
 from supervisor.conversation.errors import AgentUnavailable
 from supervisor.conversation.ids import ConversationId
@@ -98,7 +98,7 @@ class FakeAgent:
             self.does(session.conversation, ExecutionStatus.RUNNING)
         return known.status
 
-    async def pause(self, session: AgentSession, runs: Callable[[], Awaitable[None]] = nobody) -> bool:
+    async def pause(self, session: AgentSession, runs: Callable[[], Awaitable[None]]) -> None:
         """As the port says."""
         was_running = self.conversations[session.conversation].status is ExecutionStatus.RUNNING
         if was_running:
@@ -106,7 +106,6 @@ class FakeAgent:
         await self._answer("pause", session.conversation)
         if was_running:
             self.does(session.conversation, ExecutionStatus.PAUSED)
-        return was_running
 
     async def run(self, session: AgentSession) -> None:
         """As the port says."""

@@ -13,7 +13,7 @@ from typing import Final
 import attrs
 import trio
 
-from supervisor.agent.port import AgentSession, nobody
+from supervisor.agent.port import AgentSession
 from supervisor.conversation.errors import AgentRefused, AgentUnavailable
 from supervisor.conversation.ids import ConversationId
 from supervisor.conversation.json import JsonObject
@@ -179,7 +179,7 @@ class SimulatedDriver:
         heard.answer(is_read=True)
         return mind.status
 
-    async def pause(self, session: AgentSession, runs: Callable[[], Awaitable[None]] = nobody) -> bool:
+    async def pause(self, session: AgentSession, runs: Callable[[], Awaitable[None]]) -> None:
         """As the port says: it is asked at once, and waited for until its step has ended.
 
         What it does is asked first: of a server that garbles that nothing more is wanted.
@@ -188,7 +188,7 @@ class SimulatedDriver:
         mind = self._mind(session)
         if heard.manner is Manner.GARBLES or mind.status is not ExecutionStatus.RUNNING:
             heard.answer(is_read=True)
-            return False
+            return
         await runs()
         mind.paused_in = heard.server.container.id
         mind.step_ends = trio.current_time() + self.agents.step_time * self.agents._random.uniform(0.5, 1.5)
@@ -196,7 +196,6 @@ class SimulatedDriver:
         heard.answer(is_read=False)
         await trio.sleep(mind.step_ends - trio.current_time())
         (await self._reach(session, "pause")).answer(is_read=False)
-        return True
 
     async def run(self, session: AgentSession) -> None:
         """As the port says: a server that says 409 is asked again, unless its agent runs."""

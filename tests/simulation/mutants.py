@@ -261,8 +261,8 @@ def _call_it_running_before_it_is_ready() -> Iterator[None]:
 def _remember_no_run() -> Iterator[None]:
     real = effects._paused
 
-    def paused(record: ConversationRecord, *, was_running: bool) -> ConversationRecord:
-        return attrs.evolve(real(record, was_running=was_running), run_on_resume=False)
+    def paused(record: ConversationRecord) -> ConversationRecord:
+        return attrs.evolve(real(record), run_on_resume=False)
 
     with mock.patch.object(effects, "_paused", paused):
         yield
