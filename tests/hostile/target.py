@@ -3,7 +3,6 @@
 No pytest in here.
 """
 
-import json
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,7 @@ from supervisor.conversation.lifecycle import Status
 from supervisor.conversation.record import ConversationRecord, SandboxRef
 from supervisor.journal.changes import Create
 from supervisor.journal.store import Store
+from tests.daemon_log import incidents
 from tests.daemon_process import DaemonProcess
 from tests.hostile.peer import Place, client, within
 from tests.journal.samples import record
@@ -116,11 +116,6 @@ def _connections(pid: int) -> set[str]:
     return {link for link in links if link.startswith("socket:")}
 
 
-def incidents(log: Path) -> list[str]:
-    """The lines of a daemon's log that tell of a bug: an exception, an incident, or no JSON at all."""
-    return [line for line in log.read_text().splitlines() if _tells_of_a_bug(line)]
-
-
 def assert_unharmed(target: Target) -> None:
     """The daemon lives, answers fresh clients on both sockets, has not grown, and has met no bug."""
     assert_answers(target.unix)
@@ -151,15 +146,6 @@ def _is_settled(now: Vitals, warm: Vitals) -> bool:
         and now.descriptors <= warm.descriptors + MORE_DESCRIPTORS
         and now.threads <= warm.threads + MORE_THREADS
     )
-
-
-def _tells_of_a_bug(line: str) -> bool:
-    try:
-        fields = json.loads(line)
-    except ValueError:
-        return True
-    is_alert = fields["event"] in ("alert.raised", "alert.over")
-    return "exception" in fields or "incident" in fields or (fields["level"] == "critical" and not is_alert)
 
 
 @contextmanager

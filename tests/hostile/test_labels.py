@@ -11,9 +11,10 @@ import pytest
 
 from tests.cli.programs import Program, on_terminal, piped
 from tests.daemon_fixtures import make_daemon, owned, raw
+from tests.daemon_log import incidents
 from tests.daemon_process import DaemonProcess
 from tests.hostile.peer import client, within
-from tests.hostile.target import Target, incidents
+from tests.hostile.target import Target
 from tests.hostile.test_names import HOSTILE, tree
 
 __all__ = ["make_daemon", "raw"]

@@ -8,8 +8,9 @@ import pytest
 
 from supervisor.actors.mailbox import MAILBOX_LIMIT
 from supervisor.control.connection import ConnectionLimits
+from tests.daemon_log import incidents
 from tests.hostile.peer import Peer, client, frame, request, within
-from tests.hostile.target import ENGINE_SOCKET, Target, assert_answers, assert_settled, incidents, running_target
+from tests.hostile.target import ENGINE_SOCKET, Target, assert_answers, assert_settled, running_target
 
 CONNECTIONS = 8
 LIMITS = ConnectionLimits()

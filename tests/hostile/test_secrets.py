@@ -16,11 +16,11 @@ import docker
 import pytest
 
 from tests.daemon_fixtures import make_daemon, raw
+from tests.daemon_log import incidents
 from tests.daemon_process import DaemonProcess
 from tests.engine_host import ENGINE_DIRECTORY
 from tests.hostile.argv import watched_command_lines
 from tests.hostile.peer import Opcode, Peer, client, request, within
-from tests.hostile.target import incidents
 from tests.tiny_image import tiny_image
 
 __all__ = ["make_daemon", "raw"]

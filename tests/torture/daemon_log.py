@@ -1,4 +1,4 @@
-"""The daemon's own log: does it tell of a bug that nobody else has seen, because the daemon came over it?"""
+"""What the daemon's own log tells of a bug, but for what a trial has taken away itself."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -7,8 +7,11 @@ from re import Pattern
 from typing import Final
 
 from supervisor.conversation.json import JsonObject
+from tests import daemon_log
 
 _TOLD_ELSEWHERE: Final = ("alert.raised", "alert.over")
+"""An alert tells of an incident that has a line of its own."""
+
 _ANSWERS_CUT: Final = "urllib3.connection"
 """Who warns of headers that an engine's answer breaks off in: what we make of that answer is looked at elsewhere."""
 
@@ -21,12 +24,12 @@ def incidents(log: Path, excused: Pattern[str] | None) -> Iterator[str]:
 
     What is `excused` by its error or its traceback is none: the daemon says there what it lacked.
     """
-    for line in log.read_text(errors="replace").splitlines():
+    for line in daemon_log.incidents(log):
         fields = _parse(line)
         if fields is None:
             if not line.startswith(_ANOTHER_PROGRAM):
                 yield f"the daemon's log has {line!r}"
-        elif _tells_of_a_bug(fields):
+        elif not _is_known(fields):
             told = str(fields.get("exception", fields.get("error", "")))
             if excused is None or not excused.search(told):
                 yield f"the daemon's log has {fields['event']} {fields.get('incident', '')}: {_last_line(told)}"
@@ -40,11 +43,8 @@ def _parse(line: str) -> JsonObject | None:
     return fields
 
 
-def _tells_of_a_bug(fields: JsonObject) -> bool:
-    """An alert tells of an incident that has a line of its own."""
-    if fields["event"] in _TOLD_ELSEWHERE or (fields["level"], fields.get("logger")) == ("warning", _ANSWERS_CUT):
-        return False
-    return "exception" in fields or "incident" in fields or fields["level"] == "critical"
+def _is_known(fields: JsonObject) -> bool:
+    return fields["event"] in _TOLD_ELSEWHERE or (fields["level"], fields.get("logger")) == ("warning", _ANSWERS_CUT)
 
 
 def _last_line(traceback: str) -> str:
