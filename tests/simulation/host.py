@@ -29,7 +29,8 @@ from supervisor.journal.ledger import Delivery
 from supervisor.journal.store import Store, Written
 from supervisor.sandbox.docker import DockerProvider, Lanes, containers, events, limits
 from tests.simulation.agent import Agents, SimulatedDriver
-from tests.simulation.docker import Call, Engine
+from tests.simulation.calls import Call
+from tests.simulation.docker import Engine
 from tests.simulation.lane import SimulatedLane, wait_for
 from tests.world import SPEC
 

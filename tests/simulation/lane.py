@@ -20,7 +20,8 @@ from supervisor.sandbox.docker.lanes import Lane
 from supervisor.sandbox.docker.limits import READ_MOST, TimeLimit, current_limit, read_limit
 from supervisor.sandbox.docker.streams import EngineStream
 from supervisor.sandbox.docker.views import EngineJson
-from tests.simulation.docker import Engine, Stream
+from tests.simulation.calls import Stream
+from tests.simulation.docker import Engine
 
 T = TypeVar("T")
 

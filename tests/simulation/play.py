@@ -18,8 +18,9 @@ from trio.testing import MockClock
 
 from supervisor.conversation.ids import ConversationId
 from supervisor.conversation.record import ExecutionStatus
+from tests.simulation.aftermath import wrong_with_last_days, wrong_with_replays
 from tests.simulation.agent import Fate, Manner
-from tests.simulation.checks import Ending, watch, wrong_at_the_end, wrong_with_last_days, wrong_with_replays
+from tests.simulation.checks import Ending, watch, wrong_at_the_end
 from tests.simulation.clients import COMMANDS, Clients
 from tests.simulation.docker import HISTORY, Container, Fault, Mood
 from tests.simulation.host import Host, simulated_time
