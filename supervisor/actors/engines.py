@@ -100,6 +100,7 @@ class EngineSight:
             else:
                 self._compare(handle, sandboxes)
         self._look_at_doubtful(self._registry, owned)
+        await self._remove_late_workspaces(self._registry, self._creations)
 
     def _see(self, *, answers: bool, reason: str) -> None:
         self._told = self._told and answers == self.answers and self.first_word.is_set()
@@ -171,6 +172,20 @@ class EngineSight:
                 _log.warning("sandbox.orphan", name=sandbox.name, conversation=conversation)
                 with trio.move_on_after(_REMOVED_WITHIN):
                     await self._guard(partial(self.provider.remove, sandbox.name))
+
+    async def _remove_late_workspaces(self, registry: Registry, creations: Creations) -> None:
+        """Remove the workspaces that an engine made, asked for in vain, after their conversation had been deleted.
+
+        That it was must be written: what a journal does not know that was restored from a backup is nobody's to remove.
+        """
+        listed = await self.provider.list_workspaces()
+        unknown = [conversation for conversation in listed if registry.find(conversation) is None]
+        for conversation in sorted(await self._journal.deleted(unknown)) if unknown else ():
+            async with creations.claiming(conversation):
+                if registry.find(conversation) is None and await self._journal.deleted({conversation}):
+                    _log.warning("workspace.orphan", conversation=conversation, provider=self.provider.name)
+                    with trio.move_on_after(_REMOVED_WITHIN):
+                        await self._guard(partial(self.provider.remove_workspace, conversation))
 
     def _look_at_doubtful(self, registry: Registry, owned: Sequence[OwnedSandbox]) -> None:
         """Look where something is missing, was begun and not ended, or was last seen not to answer."""

@@ -14,7 +14,7 @@ from typing import Final
 
 import attrs
 
-from supervisor.conversation.events import RecordedEvent
+from supervisor.conversation.events import Deleted, RecordedEvent
 from supervisor.conversation.ids import ConversationId
 from supervisor.conversation.lifecycle import Status
 from supervisor.conversation.record import ConversationRecord
@@ -144,6 +144,15 @@ class Store:
         """One conversation's record."""
         row = self._reader.execute("SELECT record FROM conversations WHERE id = ?", (conversation,)).fetchone()
         return decode_record(row[0]) if row else None
+
+    def deleted(self, ids: Collection[ConversationId]) -> frozenset[ConversationId]:
+        """Which of these conversations have no record, and an event that says that they were deleted."""
+        rows = self._reader.execute(
+            "SELECT value FROM json_each(?) WHERE NOT EXISTS (SELECT 1 FROM conversations WHERE id = value)"
+            " AND EXISTS (SELECT 1 FROM events WHERE conversation = value AND kind = ?)",
+            (json.dumps(list(ids)), Deleted.kind),
+        )
+        return frozenset(ConversationId(conversation) for (conversation,) in rows)
 
     def live_records(self) -> tuple[ConversationRecord, ...]:
         """Every record that needs an actor: all that are not ARCHIVED, or whose end was begun."""

@@ -23,6 +23,15 @@ def workspace_name(owner: str, conversation: ConversationId) -> str:
     return f"{owner_name(owner)}-{conversation}"
 
 
+def read_workspace_name(owner: str, name: str) -> ConversationId | None:
+    """Whose workspace has this name; None for a name that this daemon does not give."""
+    prefix = f"{owner_name(owner)}-"
+    try:
+        return parse_conversation_id(name.removeprefix(prefix)) if name.startswith(prefix) else None
+    except ValueError:
+        return None
+
+
 def sandbox_name(owner: str, conversation: ConversationId, incarnation: int) -> str:
     """The name of one incarnation's sandbox."""
     return f"{workspace_name(owner, conversation)}-{incarnation}"

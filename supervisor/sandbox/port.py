@@ -261,5 +261,8 @@ class SandboxProvider(Protocol):
     async def list_owned(self) -> Sequence[OwnedSandbox]:
         """Every sandbox of this daemon, in any state, in one engine call."""
 
+    async def list_workspaces(self) -> Sequence[ConversationId]:
+        """Whose workspaces there are, of those that are not part of a sandbox, in one engine call."""
+
     async def watch(self, observer: EngineObserver) -> None:
         """Tell the observer what happens, reconnecting for ever; ends only by cancellation."""

@@ -236,7 +236,7 @@ async def test_started_again_daemon_leaves_everything_as_it_was(
         await trio.sleep(100)
         assert await world.supervisor.get(C1) == before
         assert await world.statuses() == told
-        assert set(engine.calls) <= {"watch", "engine", "list_owned", "inspect"}
+        assert set(engine.calls) <= {"watch", "engine", "list_owned", "list_workspaces", "inspect"}
         await world.start(C2)
 
 

@@ -1,5 +1,6 @@
 """The engine's list: orphans go, what is wanted stays, and no failure ends the watching."""
 
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
@@ -83,7 +84,45 @@ async def test_stray_is_not_removed_while_a_restart_takes_it_over(
         assert list(world.engine.sandboxes) == [name]
 
 
-@pytest.mark.parametrize("call", ["list_owned", "engine"])
+async def test_workspaces_of_deleted_conversations_are_removed(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """A volume that an engine makes when nobody wants it any more; one that we do not know is left alone."""
+    async with open_world(tmp_path) as world:
+        for conversation in (C1, C2):
+            await world.start(conversation)
+            await world.supervisor.stop(conversation, None, force=True)
+        await world.supervisor.archive(C2, None)
+        await world.supervisor.delete(C1)
+        stranger = ConversationId("stranger")
+        world.engine.workspaces |= {C1, stranger}
+        await trio.sleep(61)
+        assert world.engine.workspaces == {C2, stranger}
+
+
+async def test_workspace_of_a_conversation_that_is_made_anew_stays(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if that happens just as the sweep has heard that it was deleted: it looks again when it is its turn."""
+    async with open_world(tmp_path) as world:
+        await world.start()
+        await world.stop()
+        await world.supervisor.delete(C1)
+        world.engine.workspaces.add(C1)
+        journal = world.supervision.journal
+        deleted = journal.deleted
+
+        async def deleted_just_before(ids: Collection[ConversationId]) -> frozenset[ConversationId]:
+            found = await deleted(ids)
+            if world.supervision.registry.find(C1) is None:
+                await world.start()
+            return found
+
+        monkeypatch.setattr(journal, "deleted", deleted_just_before)
+        await trio.sleep(61)
+        assert world.record().status is Status.RUNNING
+        assert world.engine.workspaces == {C1}
+
+
+@pytest.mark.parametrize("call", ["list_owned", "list_workspaces", "engine"])
 @pytest.mark.parametrize("error", [RuntimeError("a bug"), EngineUnavailable("not now")])
 async def test_sweep_that_fails_ends_nothing(
     tmp_path: Path, autojump_clock: MockClock, call: str, error: Exception

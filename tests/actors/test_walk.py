@@ -31,7 +31,19 @@ WALK = attrs.evolve(
     timeouts=Timeouts(start=60.0, pause=10.0, resume=20.0, stop=10.0, archive=20.0, boot=20.0, agent=20.0),
     health=Health(interval=5.0),
 )
-ENGINE_CALLS = ("ensure_image", "launch", "inspect", "pause", "unpause", "stop", "kill", "remove", "logs", "list_owned")
+ENGINE_CALLS = (
+    "ensure_image",
+    "launch",
+    "inspect",
+    "pause",
+    "unpause",
+    "stop",
+    "kill",
+    "remove",
+    "logs",
+    "list_owned",
+    "list_workspaces",
+)
 AGENT_CALLS = ("wait_ready", "begin", "pause", "run", "interrupt", "probe")
 
 

@@ -131,6 +131,15 @@ async def test_what_is_gone_can_be_ended_and_removed(bench: Bench) -> None:
     assert not await bench.provider.logs(name, 10)
 
 
+async def test_workspaces_are_listed_until_they_are_removed(bench: Bench) -> None:
+    """Also without a sandbox; where a workspace is part of its sandbox there is none to list."""
+    name = (await bench.provider.launch(bench.plan())).name
+    await bench.provider.remove(name)
+    assert list(await bench.provider.list_workspaces()) == ([C1] if bench.promises.keeps_workspaces else [])
+    await bench.provider.remove_workspace(C1)
+    assert list(await bench.provider.list_workspaces()) == []
+
+
 async def test_remove_ends_what_runs(bench: Bench) -> None:
     """A removed sandbox is nowhere, whatever it did before."""
     name = (await bench.provider.launch(bench.plan())).name

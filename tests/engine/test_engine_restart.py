@@ -18,6 +18,7 @@ async def test_workspace_without_a_container_is_ours_after_the_engines_restart(o
             await provider.remove(view.name)
             await trio.to_thread.run_sync(engine.stop)
             await trio.to_thread.run_sync(engine.start)
+            assert await provider.list_workspaces() == [C1]
             again = await provider.launch(plan)
             assert again.state is SandboxState.RUNNING
             await provider.remove(again.name)

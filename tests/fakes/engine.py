@@ -278,6 +278,11 @@ class FakeEngine:
             for name, sandbox in self.sandboxes.items()
         ]
 
+    async def list_workspaces(self) -> Sequence[ConversationId]:
+        """As the port says."""
+        await self._answer("list_workspaces")
+        return sorted(self.workspaces)
+
     async def watch(self, observer: EngineObserver) -> None:
         """As the port says, but for a bug that `fail_next` puts into it."""
         await self._answer("watch", up=False)

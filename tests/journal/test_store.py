@@ -9,7 +9,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from supervisor.conversation.events import StatusChanged
+from supervisor.conversation.events import Deleted, StatusChanged
 from supervisor.conversation.ids import ConversationId
 from supervisor.conversation.lifecycle import Status
 from supervisor.conversation.record import Intent
@@ -109,6 +109,14 @@ def test_store_updates_and_deletes(store: Store) -> None:
     store.write([Delete(C1, NOON, ())])
     assert (store.record(C1), store.keys()) == (None, ())
     assert len(store.events(0, None, C1, 10)) == 2
+
+
+def test_deleted_are_those_that_are_written_to_be(store: Store) -> None:
+    """Neither one that was made anew, nor one that the journal has never known."""
+    store.write([create(C1), create(C2)])
+    store.write([Delete(C1, NOON, (Deleted(),)), Delete(C2, NOON, (Deleted(),)), create(C2)])
+    assert store.deleted((C1, C2, C3)) == {C1}
+    assert store.deleted(()) == frozenset()
 
 
 def test_store_keeps_its_id_and_contents(tmp_path: Path) -> None:

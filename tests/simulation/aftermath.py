@@ -51,7 +51,7 @@ async def wrong_with_last_days(ending: Ending) -> list[str]:
             for record in ending.records:
                 nursery.start_soon(end, record)
     engine = ending.host.engine
-    left = [*(one.name for one in engine.containers.values()), *engine.workspaces()]
+    left = [*(one.name for one in engine.containers.values()), *engine.volumes]
     if scope.cancelled_caught or (left and not wrong):
         wrong.append(f"not every conversation came to its end: {left}")
     return wrong

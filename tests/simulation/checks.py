@@ -17,6 +17,7 @@ from supervisor.conversation.lifecycle import Status, is_legal
 from supervisor.conversation.record import ConversationRecord, ExecutionStatus, FailureCode, Intent, Observed
 from supervisor.conversation.restart import Cause
 from supervisor.journal.changes import Change, Create, JournalError, Update
+from supervisor.sandbox.docker.names import CONVERSATION_LABEL
 from tests.simulation.clients import Asked, Clients
 from tests.simulation.docker import Container, Engine
 from tests.simulation.host import SETTINGS, Host
@@ -120,9 +121,9 @@ def _check_containers_fit_records(ending: Ending) -> Iterator[str]:
         if container not in wanted:
             yield f"container {container.name} ({container.status}) is wanted by no record"
     known = {record.id for record in ending.records}
-    for conversation in ending.host.engine.workspaces():
-        if conversation not in known:
-            yield f"the volume of {conversation} is left, and no record is"
+    for volume, labels in ending.host.engine.volumes.items():
+        if labels[CONVERSATION_LABEL] not in known:
+            yield f"the volume {volume} is left, and no record is"
 
 
 def _check_records_fit_containers(ending: Ending) -> Iterator[str]:
@@ -162,7 +163,7 @@ def _check_workspaces(ending: Ending) -> Iterator[str]:
             have_run.add(event.conversation or "")
         elif event.kind == "deleted":
             have_run.discard(event.conversation or "")
-    have_one = {volume["io.conversationd.conversation"] for volume in ending.host.engine.volumes.values()}
+    have_one = {volume[CONVERSATION_LABEL] for volume in ending.host.engine.volumes.values()}
     if have_run - have_one:
         yield f"these have lost their workspaces: {have_run - have_one}"
 

@@ -5,8 +5,9 @@ answers and its words are those of a Docker Engine 20.10; what it can do wrong i
 """
 
 import itertools
+import re
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from enum import StrEnum
@@ -130,7 +131,6 @@ class Engine:
         self.pull_steps: list[tuple[float, int]] = [(0.5, 100)]
         self.most_at_once: Counter[ConversationId] = Counter()
         self.deleted: dict[ConversationId, float] = {}
-        self._volumes_made: dict[str, tuple[float, float]] = {}
         self.starts: list[tuple[float, ConversationId]] = []
         self.on_start: Callable[[Container], None] = lambda container: None
         self.on_volume_removed: Callable[[ConversationId], object] = lambda conversation: None
@@ -358,22 +358,17 @@ class Engine:
     async def create_volume(self, name: str, labels: Mapping[str, str]) -> EngineJson:
         """Make a volume, or answer with the one that is there."""
         await trio.lowlevel.checkpoint()
-        if name not in self.volumes:
-            self._volumes_made[name] = _ASKED.get(), trio.current_time()
         return {"Labels": self.volumes.setdefault(name, dict(labels))}
 
-    def workspaces(self) -> Sequence[ConversationId]:
-        """Whose volumes there are.
+    def look_at_volume(self, name: str) -> EngineJson:
+        """A volume that is here; `NotFound` is raised for one that is not."""
+        if name not in self.volumes:
+            raise _no_such_volume(name)
+        return {"Labels": self.volumes[name]}
 
-        One that was asked for before its conversation was `deleted`, and came after that, is not told of: nobody looks
-        for it today.
-        """
-        owners = {name: ConversationId(labels[CONVERSATION_LABEL]) for name, labels in self.volumes.items()}
-        return [one for name, one in owners.items() if not self._came_too_late(name, one)]
-
-    def _came_too_late(self, volume: str, conversation: ConversationId) -> bool:
-        asked, made = self._volumes_made[volume]
-        return asked < self.deleted.get(conversation, -1.0) <= made
+    def list_volumes(self, name: str) -> list[EngineJson]:
+        """Every volume whose name has a place that fits this regular expression."""
+        return [{"Name": one} for one in self.volumes if re.search(name, one)]
 
     async def remove_volume(self, name: str) -> None:
         """Remove a volume that no container uses."""
@@ -382,7 +377,7 @@ class Engine:
             raise conflict("volume is in use")
         labels = self.volumes.pop(name, None)
         if labels is None:
-            raise NotFound("", response=status(404), explanation=f"no such volume: {name}")
+            raise _no_such_volume(name)
         self.on_volume_removed(ConversationId(labels[CONVERSATION_LABEL]))
 
     def inspect(self, name: str) -> EngineJson:
@@ -575,6 +570,10 @@ class Engine:
         await self._awake.wait()
         for stream in listeners:
             stream.push(event)
+
+
+def _no_such_volume(name: str) -> NotFound:
+    return NotFound("", response=status(404), explanation=f"get {name}: no such volume")
 
 
 def conflict(words: str) -> APIError:

@@ -78,13 +78,17 @@ class SimulatedClient:
         """List containers."""
         return self._look("list", lambda: self.line.engine.listing(filters["label"]))
 
+    def volumes(self, filters: Mapping[str, str]) -> EngineJson:
+        """List volumes."""
+        return self._look("volumes", lambda: {"Volumes": self.line.engine.list_volumes(filters["name"])})
+
     def look_at_image(self, image: str) -> EngineJson:
         """Look at an image."""
         return self._look("image", lambda: self.line.engine.look_at_image(image))
 
     def inspect_volume(self, name: str) -> EngineJson:
         """Look at a volume."""
-        return self._look("volume", lambda: {"Labels": self.line.engine.volumes.get(name)})
+        return self._look("volume", lambda: self.line.engine.look_at_volume(name))
 
     def open_stream(
         self, method: str, path: str, params: Mapping[str, str], headers: Mapping[str, str] | None = None

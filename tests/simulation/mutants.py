@@ -281,6 +281,12 @@ def _sweep_nothing() -> Iterator[None]:
 
 
 @contextmanager
+def _leave_late_workspaces() -> Iterator[None]:
+    with mock.patch.object(EngineSight, "_remove_late_workspaces", _do_nothing):
+        yield
+
+
+@contextmanager
 def _pause_without_freezing() -> Iterator[None]:
     with mock.patch.object(DockerProvider, "pause", _do_nothing):
         yield
@@ -419,6 +425,7 @@ MUTANTS: Final[Mapping[str, Callable[[], AbstractContextManager[None]]]] = {
     "restart at once": _restart_at_once,
     "remember no run": _remember_no_run,
     "sweep nothing": _sweep_nothing,
+    "leave late workspaces": _leave_late_workspaces,
     "pause without freezing": _pause_without_freezing,
     "keep the volume": _keep_the_volume,
     "take a kill for granted": _kill_without_looking,
@@ -432,6 +439,7 @@ MUTANTS: Final[Mapping[str, Callable[[], AbstractContextManager[None]]]] = {
 
 RARE: Final = frozenset(
     {
+        "leave late workspaces",
         "let waiters in in any order",
         "take what is repeated for news",
         "start twice",

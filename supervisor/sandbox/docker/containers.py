@@ -140,6 +140,11 @@ class Containers:
         rows = client.containers(all=True, filters={"label": self.names.owner_filter()})
         return [owned for row in rows if (owned := self._read_row(row)) is not None]
 
+    def list_workspaces(self, client: EngineClient) -> Sequence[ConversationId]:
+        """Whose volumes there are, by their names: engines forget for a while what labels a volume has (see above)."""
+        rows = client.volumes(filters={"name": self.names.workspaces_filter()})["Volumes"] or ()
+        return [owner for row in rows if (owner := self.names.read_workspace(row["Name"])) is not None]
+
     def find(self, client: EngineClient, name: str) -> str | None:
         """The engine's id of our container of this name; None if there is none."""
         known = self._ids.get(name)

@@ -8,7 +8,7 @@ from typing import Final
 import attrs
 
 from supervisor.conversation.ids import ConversationId, parse_conversation_id
-from supervisor.sandbox.names import Ownership, sandbox_name, workspace_name
+from supervisor.sandbox.names import Ownership, owner_name, read_workspace_name, sandbox_name, workspace_name
 
 OWNER_LABEL: Final = "io.conversationd.owner"
 CONVERSATION_LABEL: Final = "io.conversationd.conversation"
@@ -35,6 +35,14 @@ class Names:
     def workspace(self, conversation: ConversationId) -> str:
         """The name of the conversation's volume."""
         return workspace_name(self.owner, conversation)
+
+    def workspaces_filter(self) -> str:
+        """The engine's name filter for our volumes."""
+        return f"^{owner_name(self.owner)}-"
+
+    def read_workspace(self, name: str) -> ConversationId | None:
+        """Whose volume has this name, None for a name that is none of ours; its labels say whether it is ours."""
+        return read_workspace_name(self.owner, name)
 
     def container_labels(self, conversation: ConversationId, incarnation: int) -> dict[str, str]:
         """The labels by which a container is ours, and of this invocation."""

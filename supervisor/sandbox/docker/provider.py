@@ -193,6 +193,10 @@ class DockerProvider:
         """Every sandbox of this daemon; see the port."""
         return await self._control.look(self._containers.list_owned)
 
+    async def list_workspaces(self) -> Sequence[ConversationId]:
+        """Whose volumes there are; see the port."""
+        return await self._control.look(self._containers.list_workspaces)
+
     async def watch(self, observer: EngineObserver) -> None:
         """Tell the observer what happens, for ever; see the port."""
         await EngineWatch(self._watch, self._containers, self._endings, observer).run()

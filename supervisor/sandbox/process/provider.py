@@ -205,6 +205,10 @@ class ProcessProvider:
         """Every sandbox of this daemon; see the port."""
         return await self._look.call(self._sandboxes.list_owned)
 
+    async def list_workspaces(self) -> Sequence[ConversationId]:
+        """Whose directories there are; see the port."""
+        return await self._look.call(self._workspaces.list_owned)
+
     async def watch(self, observer: EngineObserver) -> None:
         """Tell the observer what ends, for ever; see the port."""
         await self._watch.run(observer)

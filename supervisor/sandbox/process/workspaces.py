@@ -3,7 +3,7 @@
 import os
 import shutil
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -11,7 +11,7 @@ from typing import BinaryIO, Final
 import attrs
 
 from supervisor.conversation.errors import SandboxFailed
-from supervisor.conversation.ids import ConversationId
+from supervisor.conversation.ids import ConversationId, parse_conversation_id
 
 _MODE: Final = 0o700
 _CHUNK: Final = 256 * 1024
@@ -36,6 +36,15 @@ class Workspaces:
         if owner is not None:
             os.chown(path, *owner, follow_symlinks=False)
         return path
+
+    def list_owned(self) -> Sequence[ConversationId]:
+        """Whose workspaces there are."""
+        found = []
+        with suppress(FileNotFoundError):
+            for path in self.root.iterdir():
+                with suppress(ValueError):
+                    found.append(parse_conversation_id(path.name))
+        return found
 
     def remove(self, conversation: ConversationId) -> None:
         """Remove it with all that is in it. Links in it are removed, never followed."""

@@ -19,6 +19,7 @@ class Promises:
     """What an engine may be without: where it is, the tests say what holds instead."""
 
     keeps_what_ended: bool = True
+    keeps_workspaces: bool = True
     tells_exit_codes: bool = True
     tells_output: bool = True
     exports: bool = True

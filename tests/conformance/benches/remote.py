@@ -27,7 +27,12 @@ PATIENCE = 30.0
 RESTARTS_NONE = '[restart]\nmode = "never"\n'
 
 _PROMISES = Promises(
-    keeps_what_ended=False, tells_exit_codes=False, tells_output=False, exports=False, knows_foreign=False
+    keeps_what_ended=False,
+    keeps_workspaces=False,
+    tells_exit_codes=False,
+    tells_output=False,
+    exports=False,
+    knows_foreign=False,
 )
 
 
