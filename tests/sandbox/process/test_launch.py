@@ -269,7 +269,10 @@ main(sys.argv[2])
 
 @pytest.mark.parametrize("step", range(2, 40, 2))
 async def test_a_keeper_killed_at_any_step_leaves_no_server_that_nobody_knows(step: int) -> None:
-    """The launch fails or succeeds; the next one, with a keeper that lives, makes the only server there is."""
+    """The launch fails or succeeds; the next one, with a keeper that lives, makes the only server there is.
+
+    Unless it comes while the kernel is still ending the first one, and adopts that: it is found dead a moment later.
+    """
     program = DYING_KEEPER.format(root=str(Path(__file__).parents[3]), step=step)
     async with open_rig(python=(sys.executable, "-I", "-S", "-c", program)) as dying:
         with suppress(EngineUnavailable):
@@ -277,5 +280,7 @@ async def test_a_keeper_killed_at_any_step_leaves_no_server_that_nobody_knows(st
         async with dying.living() as provider:
             view = await provider.launch(sleeping())
             assert view.state is SandboxState.RUNNING
-            served = [words for words in left_on_host(dying.owner) if "sleep" in words]
+            with trio.fail_after(PATIENCE):
+                while not (served := [words for words in left_on_host(dying.owner) if "sleep" in words]):
+                    view = await provider.launch(sleeping())
             assert served == [f"process {dying.running(view.name).main.pid}: sleep 1000 "]
