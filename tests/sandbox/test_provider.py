@@ -1,11 +1,9 @@
 """The provider against an engine that fails on demand."""
 
-import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 import attrs
 import pytest
@@ -18,12 +16,11 @@ from supervisor.conversation.spec import PullPolicy
 from supervisor.sandbox.docker import DockerProvider, Lanes
 from supervisor.sandbox.docker.client import EngineClient
 from supervisor.sandbox.docker.events import EngineWatch, Pulse
-from supervisor.sandbox.docker.exports import _copy
 from supervisor.sandbox.docker.lanes import Lane
 from supervisor.sandbox.docker.limits import read_limit
 from supervisor.sandbox.docker.logs import read_logs
 from supervisor.sandbox.docker.names import Names
-from supervisor.sandbox.docker.streams import EngineStream, _Opening
+from supervisor.sandbox.docker.streams import _Opening
 from supervisor.sandbox.port import PullProgress, SandboxPlan, SandboxState
 from tests.sandbox.fake_engine import Answer, FakeEngine, fake_engine
 from tests.sandbox.test_hardening import SPEC
@@ -458,17 +455,6 @@ async def test_broken_export_leaves_no_file(engine: FakeEngine, provider: Docker
     with pytest.raises(EngineUnavailable):
         await provider.export_workspace(NAME, "/workspace", tmp_path / "target")
     assert not await trio.Path(tmp_path / "target").exists()
-
-
-def test_full_disk_fails_the_export() -> None:
-    """In the system's words."""
-
-    class Chunks:
-        def next_chunk_blocking(self) -> bytes:
-            return b"x" * 1000
-
-    with pytest.raises(SandboxFailed, match="No space left"):
-        _copy(cast("EngineStream", Chunks()), os.open("/dev/full", os.O_WRONLY))
 
 
 async def test_silent_engine_that_answers_pings_is_not_lost(engine: FakeEngine, provider: DockerProvider) -> None:

@@ -1,10 +1,9 @@
 """Writes a sandbox's workspace into a tar file."""
 
-import os
 from functools import partial
 from pathlib import Path
 
-from supervisor.conversation.errors import SandboxFailed
+from supervisor.sandbox.archives import new_archive
 from supervisor.sandbox.docker.lanes import Lane
 from supervisor.sandbox.docker.limits import read_limit
 from supervisor.sandbox.docker.streams import EngineStream
@@ -26,23 +25,6 @@ async def export_directory(lane: Lane, container: str, directory: str, target: P
 
 
 def _write(stream: EngineStream, target: Path) -> None:
-    try:
-        file = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise SandboxFailed(f"cannot write the workspace to {target}: {error.strerror}") from error
-    try:
-        _copy(stream, file)
-    except BaseException:
-        target.unlink()
-        raise
-
-
-def _copy(stream: EngineStream, file: int) -> None:
-    try:
-        with os.fdopen(file, "wb") as tar:
-            while chunk := stream.next_chunk_blocking():
-                tar.write(chunk)
-            tar.flush()
-            os.fsync(tar.fileno())
-    except OSError as error:
-        raise SandboxFailed(f"cannot write the workspace: {error.strerror}") from error
+    with new_archive(target) as tar:
+        while chunk := stream.next_chunk_blocking():
+            tar.write(chunk)

@@ -10,8 +10,8 @@ from typing import BinaryIO, Final
 
 import attrs
 
-from supervisor.conversation.errors import SandboxFailed
 from supervisor.conversation.ids import ConversationId, parse_conversation_id
+from supervisor.sandbox.archives import new_archive
 
 _MODE: Final = 0o700
 _CHUNK: Final = 256 * 1024
@@ -62,19 +62,8 @@ class Workspaces:
         Raises:
             SandboxFailed: the file exists or cannot be written, or something in the workspace cannot be read.
         """
-        path = self.path(conversation)
-        try:
-            file = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise SandboxFailed(f"cannot write the workspace to {target}: {error.strerror}") from error
-        try:
-            with os.fdopen(file, "wb") as stream:
-                _write_tar(path, stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-        except OSError as error:
-            target.unlink()
-            raise SandboxFailed(f"cannot write the workspace {path} to {target}: {error}") from error
+        with new_archive(target) as stream:
+            _write_tar(self.path(conversation), stream)
 
 
 def _open_up(path: Path) -> None:
