@@ -281,6 +281,7 @@ async def test_a_keeper_killed_at_any_step_leaves_no_server_that_nobody_knows(st
             view = await provider.launch(sleeping())
             assert view.state is SandboxState.RUNNING
             with trio.fail_after(PATIENCE):
+                await trio.lowlevel.checkpoint()
                 while not (served := [words for words in left_on_host(dying.owner) if "sleep" in words]):
                     view = await provider.launch(sleeping())
             assert served == [f"process {dying.running(view.name).main.pid}: sleep 1000 "]
