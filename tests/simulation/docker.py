@@ -131,6 +131,7 @@ class Engine:
         self.pull_steps: list[tuple[float, int]] = [(0.5, 100)]
         self.most_at_once: Counter[ConversationId] = Counter()
         self.deleted: dict[ConversationId, float] = {}
+        self.changed_at = 0.0
         self.starts: list[tuple[float, ConversationId]] = []
         self.on_start: Callable[[Container], None] = lambda container: None
         self.on_volume_removed: Callable[[ConversationId], object] = lambda conversation: None
@@ -236,6 +237,7 @@ class Engine:
         if fault is Fault.TAKEN:
             raise conflict("the container name is already in use, or so it seems")
         answer = await effect()
+        self.changed_at = trio.current_time()
         if fault is Fault.FAILED_AFTER:
             raise server_error("context canceled")
         if fault is Fault.REPLY_LOST:

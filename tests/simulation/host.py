@@ -130,6 +130,7 @@ class Host:
         self.versions: dict[tuple[str, datetime], list[ConversationRecord]] = {}
         self.known_ids: set[str | None] = set()
         self.last_seq = 0
+        self.changed_at = 0.0
         self.incidents: list[Incident] = []
         self.receiver_deafness = 0.3
         self.received: list[str] = []
@@ -138,6 +139,7 @@ class Host:
 
     def committed(self, batch: Sequence[Change], outcome: Sequence[Written | AlreadyExists | JudgedBefore]) -> None:
         """Remember what is durable now."""
+        self.changed_at = trio.current_time()
         for change, result in zip(batch, outcome, strict=True):
             if isinstance(result, Written):
                 self.last_seq = max([self.last_seq, *(event.seq for event in result.events)])

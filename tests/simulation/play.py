@@ -29,6 +29,9 @@ from tests.simulation.script import EFFECTS, SLOWNESS, Kind, Step, make_script
 SETTLES_IN: Final = 500.0
 """Seconds of peace at the end: the longest deadline, the restarts that may still come, two of the minute's lists."""
 
+SETTLED_AFTER: Final = 150.0
+"""Seconds in which nothing was changed, by the daemon or the engine, and two of the minute's lists found nothing to."""
+
 _MEMORY: Final = Path("/dev/shm")
 
 
@@ -128,7 +131,11 @@ async def _settle(host: Host) -> None:
     host.disk_full_until = min(host.disk_full_until, trio.current_time())
     host.receiver_deafness = 0.0
     host.kill_in = 0
-    await trio.sleep(SETTLES_IN)
+    began = trio.current_time()
+    settled_at = began + SETTLED_AFTER
+    while trio.current_time() < settled_at:
+        await trio.sleep_until(settled_at)
+        settled_at = min(began + SETTLES_IN, max(host.changed_at, engine.changed_at, began) + SETTLED_AFTER)
 
 
 async def _look_back(host: Host, clients: Clients, steps: Sequence[Step]) -> Ending:
