@@ -1,7 +1,5 @@
 """A boot that was ordered: kept within its deadline, its outcome in the record, and whoever ordered it answered."""
 
-from typing import Final
-
 import attrs
 import trio
 
@@ -15,8 +13,6 @@ from supervisor.conversation.events import CommandEnded, Event, StatusChanged
 from supervisor.conversation.lifecycle import Command, Status
 from supervisor.conversation.record import FailureCode, Intent
 from supervisor.sandbox.port import SandboxView
-
-_DISCARDED_WITHIN: Final = 10.0
 
 
 @attrs.frozen(eq=False)
@@ -82,7 +78,7 @@ class OrderedBoot:
         if self._order.command is None and not self._context.engine_answers(self._keeper.record.spec.provider):
             return None
         error = self._timeout(within)
-        left = None if await self._discard_sandbox() else Intent.CREATE
+        left = None if await ends.discard_in_time(self._keeper, self._context) else Intent.CREATE
         await ends.fail(self._keeper, FailureCode.START_TIMEOUT, error, *self._order.failed(error), intent=left)
         raise error
 
@@ -95,19 +91,6 @@ class OrderedBoot:
         record = effects.running(self._keeper.record, booted.view, booted.execution)
         change = StatusChanged(Status.STARTING, Status.RUNNING, "ready")
         await self._keeper.move(record, change, *self._order.done())
-
-    async def _discard_sandbox(self) -> bool:
-        """Remove the half-made sandbox; False if the engine has kept it."""
-        await trio.lowlevel.checkpoint()
-        with trio.move_on_after(_DISCARDED_WITHIN):
-            await trio.lowlevel.checkpoint()
-            try:
-                await ends.discard(self._keeper, self._context)
-            except ConversationdError as error:
-                self._keeper.log.warning("boot.sandbox_not_removed", error=str(error))
-            else:
-                return True
-        return False
 
 
 def limit(within: float | None, most: float) -> float:

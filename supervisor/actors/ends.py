@@ -22,7 +22,10 @@ from supervisor.sandbox.port import SandboxState, SandboxView
 _INTERRUPT_WITHIN: Final = 5.0
 _KILLED_WITHIN: Final = 10.0
 _FORCE_WITHIN: Final = 30.0
+_DISCARDED_WITHIN: Final = 10.0
 _LATER: Final = "it will be ended as soon as the engine answers"
+_NEVER_SEEN_TO_RUN: Final = (FailureCode.IMAGE_UNAVAILABLE, FailureCode.ENGINE_REFUSED)
+"""What fails a boot whose sandbox, if there is one, was asked for by an earlier attempt that was not answered."""
 
 
 async def stop(
@@ -110,6 +113,20 @@ async def discard(keeper: RecordKeeper, context: ActorContext) -> None:
         await keeper.save(attrs.evolve(_uncounted(record), sandbox=None, intent=None))
 
 
+async def discard_in_time(keeper: RecordKeeper, context: ActorContext) -> bool:
+    """The same within 10 seconds; False if the engine has kept it."""
+    await trio.lowlevel.checkpoint()
+    with trio.move_on_after(_DISCARDED_WITHIN):
+        await trio.lowlevel.checkpoint()
+        try:
+            await discard(keeper, context)
+        except ConversationdError as error:
+            keeper.log.warning("boot.sandbox_not_removed", error=str(error))
+        else:
+            return True
+    return False
+
+
 def _uncounted(record: ConversationRecord) -> ConversationRecord:
     """A record whose incarnation does not count if the engine never said that it made it.
 
@@ -127,8 +144,15 @@ async def _intend_to_stop(keeper: RecordKeeper) -> None:
 
 
 async def fail_boot(keeper: RecordKeeper, context: ActorContext, failed: BootFailed, *events: Event) -> None:
-    """End what runs still of a sandbox whose boot cannot succeed, and mark the conversation ERROR."""
-    intent = None if await _kill(keeper, context) else Intent.END
+    """End what runs still of a sandbox whose boot cannot succeed, and mark the conversation ERROR.
+
+    It is kept, with its output. One that may start still, as nobody knows whether it was, is removed.
+    """
+    intent: Intent | None
+    if keeper.record.intent is Intent.CREATE and failed.failure in _NEVER_SEEN_TO_RUN:
+        intent = None if await discard_in_time(keeper, context) else Intent.CREATE
+    else:
+        intent = None if await _kill(keeper, context) else Intent.END
     await fail(keeper, failed.failure, failed.error, *events, intent=intent)
 
 

@@ -22,9 +22,10 @@ from supervisor.conversation.lifecycle import Status
 from supervisor.conversation.record import FailureCode
 from supervisor.conversation.restart import RestartMode, RestartPolicy
 from supervisor.conversation.spec import SpecOverrides
-from supervisor.sandbox.port import SandboxState
+from supervisor.sandbox.port import SandboxPlan, SandboxState
 from tests.actors.test_restart import crash, delays, name_of, policy
-from tests.world import C1, SETTINGS, World, open_world
+from tests.fakes.engine import FakeSandbox
+from tests.world import C1, SETTINGS, SPEC, World, open_world
 
 
 async def test_failed_boot_is_tried_again_within_the_start(tmp_path: Path, autojump_clock: MockClock) -> None:
@@ -99,6 +100,33 @@ async def test_what_cannot_heal_fails_the_start_at_once(
         assert (record.status, record.error and record.error.code) == (Status.ERROR, code)
         assert not world.engine.runs(C1)
         assert await delays(world) == []
+
+
+@pytest.mark.parametrize("call", ["ensure_image", "launch"])
+@pytest.mark.parametrize("kept", [False, True], ids=["removed", "removed_later"])
+async def test_sandbox_that_may_start_late_is_removed_when_its_boot_fails(
+    tmp_path: Path, autojump_clock: MockClock, call: str, kept: bool
+) -> None:
+    """Its start was not answered, and the next attempt cannot succeed: what it may still start must be gone."""
+    async with open_world(tmp_path) as world:
+        engine, plan = world.engine, SandboxPlan(C1, 1, SPEC, {})
+
+        def leave_created(call_now: str) -> None:
+            if call_now == "launch":
+                engine.before = lambda _: None
+                engine.sandboxes[engine.sandbox_name(C1, 1)] = FakeSandbox(plan, SandboxState.CREATED, 1)
+                engine.fail_next(call, ImageUnavailable("it went away"))
+                engine.fail_next("remove", EngineUnavailable("not now"), times=int(kept))
+
+        engine.before = leave_created
+        engine.fail_next("launch", EngineUnavailable("no answer"))
+        with pytest.raises(ImageUnavailable):
+            await world.start()
+        assert world.record().status is Status.ERROR
+        assert len(engine.sandboxes) == kept
+        await trio.sleep(61)
+        assert engine.sandboxes == {}
+        assert (world.record().intent, world.record().sandbox) == (None, None)
 
 
 async def test_missing_image_fails_the_start_at_once(tmp_path: Path, autojump_clock: MockClock) -> None:

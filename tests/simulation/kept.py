@@ -146,6 +146,12 @@ KEPT: Final[Mapping[str, Sequence[Step]]] = {
         Step(1.0, Kind.FORCE_STOP, "c1"),
         Step(0.0, Kind.DELETE, "c1"),
     ),
+    "a start that comes late finds nothing if its image is gone": (
+        Step(0.0, Kind.CALL_FAULT, f"start {Fault.LATE.name}", 1.0),
+        Step(0.1, Kind.START_NOT_WAITING, "c1"),
+        Step(5.0, Kind.PULL, "fail"),
+        Step(60.0, Kind.IMAGE_GONE),
+    ),
     "a boot that runs out of memory is tried once more": (
         Step(0.0, Kind.BOOT_FATE, Fate.OUT_OF_MEMORY.name, 2.0),
         Step(0.1, Kind.START, "c1"),
