@@ -192,6 +192,7 @@ class ConversationActor:
                 await self._delete()
 
     async def _delete(self) -> None:
+        self.finished = False  # also of one that has just been archived: what is begun now is carried on with
         await ends.delete(self._keeper, self._context)
         # At once: no command may reach a conversation that is gone.
         self._mailbox.refuse_all(NotFound(f"conversation {self._keeper.record.id} was deleted"))

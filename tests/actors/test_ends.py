@@ -14,6 +14,7 @@ from supervisor.conversation.errors import (
     AgentUnavailable,
     CommandTimeout,
     Conflict,
+    ConversationdError,
     EngineUnavailable,
     NotFound,
     SandboxFailed,
@@ -206,6 +207,28 @@ async def test_intent_is_finished_when_the_engine_answers(
         await until(lambda: world.supervision.registry.find(C1) is None)
         assert trio.current_time() - began < 100
         assert world.engine.sandboxes == {}
+
+
+async def test_delete_that_comes_with_an_archive_is_finished_when_the_engine_answers(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """The actor of what has just been archived ends only when nothing is left to be done."""
+    async with open_world(tmp_path, settings=QUICK) as world:
+        await reach(world, Status.STOPPED)
+        world.engine.fail_next("remove_workspace", EngineUnavailable("not now"), times=3)
+        world.engine.close_gate("remove")
+        errors: list[ConversationdError] = []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send, world, Command.ARCHIVE, errors)
+            await until(lambda: world.engine.calls["remove"] > 0)
+            nursery.start_soon(send, world, Command.DELETE, errors)
+            await trio.sleep(1)
+            world.engine.open_gate("remove")
+        assert [error.message for error in errors] == ["not now"]
+        await trio.sleep(200)
+        assert world.engine.workspaces == set()
+        with pytest.raises(NotFound):
+            await world.supervisor.get(C1)
 
 
 @pytest.mark.parametrize("call", ["remove", "remove_workspace"])

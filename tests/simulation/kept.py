@@ -152,6 +152,14 @@ KEPT: Final[Mapping[str, Sequence[Step]]] = {
         Step(5.0, Kind.PULL, "fail"),
         Step(60.0, Kind.IMAGE_GONE),
     ),
+    "a delete that comes with an archive is carried on with": (
+        Step(0.1, Kind.START, "c1"),
+        Step(5.0, Kind.STOP, "c1"),
+        Step(5.0, Kind.CALL_FAULT, f"volume {Fault.REPLY_LOST.name}", 5.0),
+        Step(0.0, Kind.ARCHIVE, "c1"),
+        Step(0.0, Kind.DELETE, "c1"),
+        Step(5.0, Kind.READER_LEAVES),
+    ),
     "a boot that runs out of memory is tried once more": (
         Step(0.0, Kind.BOOT_FATE, Fate.OUT_OF_MEMORY.name, 2.0),
         Step(0.1, Kind.START, "c1"),
