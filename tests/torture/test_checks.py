@@ -2,12 +2,15 @@
 
 import json
 import re
+import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 import attrs
 import pytest
+import trio
+import trio.testing
 
 from supervisor.control.client import Conversation, Event
 from supervisor.control.client_views import EventData, FailureView, SandboxView
@@ -126,3 +129,25 @@ async def test_workspace_has_what_was_written_and_nothing_else(tmp_path: Path, l
     file.write_text("".join(f"{line}\n" for line in lines))
     found = await workspaces.compare([_RUNNING])
     assert len(found) + len(workspaces.losses) == lost
+
+
+async def test_workspaces_are_read_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reading that takes long is no loss of what a later one would have found."""
+    answers = iter([b"v/_data/boots:mine 1\n", b"v/_data/boots:mine 1\nv/_data/boots:mine 2\n"])
+    began = trio.Event()
+
+    async def grep(*_: object, **__: object) -> subprocess.CompletedProcess[bytes]:
+        answer, is_first = next(answers), not began.is_set()
+        began.set()
+        await trio.lowlevel.checkpoint()
+        if is_first:
+            await trio.testing.wait_all_tasks_blocked()
+        return subprocess.CompletedProcess((), 0, answer)
+
+    monkeypatch.setattr(trio, "run_process", grep)
+    workspaces = Workspaces(str(tmp_path), "owner")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(workspaces.compare, [])
+        await began.wait()
+        await workspaces.compare([])
+    assert (workspaces.losses, workspaces.boots) == ([], 2)

@@ -54,6 +54,7 @@ class Workspaces:
     owner: str
     losses: list[str] = attrs.field(factory=list)
     _seen: dict[str, tuple[str, ...]] = attrs.field(factory=dict)
+    _reading: trio.Lock = attrs.field(factory=trio.Lock)
 
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:
@@ -90,6 +91,10 @@ class Workspaces:
             await trio.sleep(_READ_AGAIN_AFTER)
 
     async def _read(self) -> Written:
+        async with self._reading:  # in turn: what an earlier reading found must not be heard of after a later one's
+            return await self._read_now()
+
+    async def _read_now(self) -> Written:
         command = [*root_prefix(), "sh", "-c", _READ, "sh", self.root]
         done = await trio.run_process(command, capture_stdout=True, check=False, stderr=subprocess.DEVNULL)
         written: defaultdict[str, tuple[str, ...]] = defaultdict(tuple)
