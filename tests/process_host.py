@@ -10,7 +10,8 @@ from supervisor.sandbox.names import owner_name
 def left_on_host(owner: str) -> list[str]:
     """The processes and control groups on this host that are an owner's sandboxes', in words."""
     name = owner_name(owner)
-    groups = [str(path) for path in Path("/sys/fs/cgroup").rglob(f"{name}/*") if path.is_dir()]
+    # Not by a glob, which fails if a group of somebody else's goes away meanwhile.
+    groups = [path for path, _, _ in os.walk("/sys/fs/cgroup") if Path(path).parent.name == name]
     return groups + [f"process {pid}: {words}" for pid, words in owned_processes(name)]
 
 

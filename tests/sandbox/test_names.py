@@ -49,3 +49,11 @@ def test_what_another_invocation_made_is_told_apart() -> None:
     assert NAMES.made_now(labels)
     assert not Names(NAMES.owner).made_now(labels)
     assert not NAMES.made_now(NAMES.workspace_labels(C1))
+
+
+def test_workspace_names_are_read_back() -> None:
+    """Whatever an id may be; those of another daemon, and what is no id, are nobody's."""
+    for conversation in (C1, ConversationId("conversationd-01234567-c1")):
+        assert NAMES.read_workspace(NAMES.workspace(conversation)) == conversation
+    for name in ("conversationd-76543210-c1", "conversationd-01234567-", "conversationd-01234567-a.b", "c1"):
+        assert NAMES.read_workspace(name) is None

@@ -285,3 +285,12 @@ async def test_a_keeper_killed_at_any_step_leaves_no_server_that_nobody_knows(st
                 while not (served := [words for words in left_on_host(dying.owner) if "sleep" in words]):
                     view = await provider.launch(sleeping())
             assert served == [f"process {dying.running(view.name).main.pid}: sleep 1000 "]
+
+
+async def test_what_is_no_workspace_is_not_listed() -> None:
+    """Nothing is there before the first one, and what somebody else put there has no conversation."""
+    async with open_rig() as rig:
+        assert list(await rig.provider.list_workspaces()) == []
+        await rig.provider.launch(sleeping())
+        await trio.Path(rig.state_dir, "workspaces", "lost+found").mkdir()
+        assert list(await rig.provider.list_workspaces()) == [C1]
