@@ -131,11 +131,17 @@ async def _settle(host: Host) -> None:
     host.disk_full_until = min(host.disk_full_until, trio.current_time())
     host.receiver_deafness = 0.0
     host.kill_in = 0
-    began = trio.current_time()
-    settled_at = began + SETTLED_AFTER
-    while trio.current_time() < settled_at:
+    at_most = trio.current_time() + SETTLES_IN
+    await trio.sleep(SETTLED_AFTER)
+    while trio.current_time() < at_most:
+        settled_at = min(at_most, _last_change(host) + SETTLED_AFTER)
+        if settled_at <= trio.current_time():
+            return
         await trio.sleep_until(settled_at)
-        settled_at = min(began + SETTLES_IN, max(host.changed_at, engine.changed_at, began) + SETTLED_AFTER)
+
+
+def _last_change(host: Host) -> float:
+    return max(host.changed_at, host.engine.changed_at)
 
 
 async def _look_back(host: Host, clients: Clients, steps: Sequence[Step]) -> Ending:
