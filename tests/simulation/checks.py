@@ -136,7 +136,7 @@ def _check_records_fit_containers(ending: Ending) -> Iterator[str]:
             yield f"{record.id} is PAUSED and its container runs"
         if record.status in _ENDED and does in ("running", "paused"):
             yield f"{record.id} is {record.status} and its container is {does}"
-        if record.status is Status.ERROR and does == "running" and not _is_kept(record):
+        if record.status is Status.ERROR and does == "running" and not _is_kept(record, container):
             yield f"{record.id} is ERROR ({record.error}) and its container is {does}"
         if record.status in (Status.RUNNING, Status.PAUSED) and record.observed is not _sight_of(container):
             yield f"{record.id} is {record.status}, its container {does}, and it is observed {record.observed}"
@@ -147,8 +147,10 @@ def _check_records_fit_containers(ending: Ending) -> Iterator[str]:
             yield f"{record.id} is {record.status} and still intends to {record.intent}"
 
 
-def _is_kept(record: ConversationRecord) -> bool:
-    return record.error is not None and record.error.code is FailureCode.RESUME_TIMEOUT
+def _is_kept(record: ConversationRecord, container: Container | None) -> bool:
+    """By us, or by a stranger who has started it: whoever wants to see what went wrong may do so."""
+    could_not_resume = record.error is not None and record.error.code is FailureCode.RESUME_TIMEOUT
+    return could_not_resume or (container is not None and container.is_run_by_somebody)
 
 
 def _sight_of(container: Container | None) -> Observed:

@@ -78,7 +78,7 @@ class Container:
     """One container, and the agent server in it, of which the engine knows nothing but that it runs.
 
     `is_forgotten` is whether it is frozen and its engine takes it for ended: nothing reaches its processes any more.
-    `is_run_by_somebody` is whether a stranger has started it last.
+    `is_run_by_somebody` is whether a stranger has started it last, `was_run_by_somebody` whether one ever has.
     `has_met_oom` is whether any of its processes was killed for its memory since it was started: the engine says so of
     the container, but only once that has ended, and whatever it ended of.
     """
@@ -94,6 +94,7 @@ class Container:
     has_met_oom: bool = False
     is_forgotten: bool = False
     is_run_by_somebody: bool = False
+    was_run_by_somebody: bool = False
     started: int = 0
     asked: float = 0.0
 
@@ -132,6 +133,7 @@ class Engine:
         self.most_at_once: Counter[ConversationId] = Counter()
         self.deleted: dict[ConversationId, float] = {}
         self.changed_at = 0.0
+        # Without those that may have come late because a stranger's start hid that ours had not come yet.
         self.starts: list[tuple[float, ConversationId]] = []
         self.on_start: Callable[[Container], None] = lambda container: None
         self.on_volume_removed: Callable[[ConversationId], object] = lambda conversation: None
@@ -304,7 +306,8 @@ class Engine:
         if container.is_forgotten:
             raise server_error("id already in use")
         if container.status != "running":
-            self.starts.append((trio.current_time(), container.conversation))
+            if not container.was_run_by_somebody:
+                self.starts.append((trio.current_time(), container.conversation))
             self.run(container)
 
     async def pause(self, name: str) -> None:

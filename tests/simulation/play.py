@@ -200,7 +200,7 @@ def _restart(host: Host, container: Container, _: int) -> None:
     if host.engine.mood is Mood.UP:
         host.engine.end(container, 143)
         host.engine.run(container)
-        container.is_run_by_somebody = True
+        container.is_run_by_somebody = container.was_run_by_somebody = True
 
 
 def _rename(host: Host, container: Container, _: int) -> None:
