@@ -216,7 +216,7 @@ class ConversationActor:
             # One that was kept for diagnosis may run still, and is not what a restart asks for.
             await self._context.provider(record).kill(record.sandbox.name)
         fresh = attrs.evolve(
-            record,
+            ends.uncounted(record),
             status=Status.STARTING,
             intent=None,
             error=None,

@@ -110,7 +110,7 @@ async def discard(keeper: RecordKeeper, context: ActorContext) -> None:
     record = keeper.record
     if record.sandbox is not None:
         await context.provider(record).remove(record.sandbox.name)
-        await keeper.save(attrs.evolve(_uncounted(record), sandbox=None, intent=None))
+        await keeper.save(attrs.evolve(uncounted(record), sandbox=None, intent=None))
 
 
 async def discard_in_time(keeper: RecordKeeper, context: ActorContext) -> bool:
@@ -127,7 +127,7 @@ async def discard_in_time(keeper: RecordKeeper, context: ActorContext) -> bool:
     return False
 
 
-def _uncounted(record: ConversationRecord) -> ConversationRecord:
+def uncounted(record: ConversationRecord) -> ConversationRecord:
     """A record whose incarnation does not count if the engine never said that it made it.
 
     It may do so still. So the next sandbox gets the same name, which the engine gives to one container only. One that
@@ -140,7 +140,7 @@ def _uncounted(record: ConversationRecord) -> ConversationRecord:
 async def _intend_to_stop(keeper: RecordKeeper) -> None:
     await trio.lowlevel.checkpoint()
     if keeper.record.intent is not Intent.STOP:
-        await keeper.save(attrs.evolve(_uncounted(keeper.record), intent=Intent.STOP))
+        await keeper.save(attrs.evolve(uncounted(keeper.record), intent=Intent.STOP))
 
 
 async def fail_boot(keeper: RecordKeeper, context: ActorContext, failed: BootFailed, *events: Event) -> None:
@@ -173,7 +173,7 @@ async def fail(
     told = error if isinstance(error, SandboxFailed) else SandboxFailed(error.message)
     failure = Failure(code, error.message, keeper.now(), told.exit_code, told.oom_killed, told.log_tail or ())
     record = keeper.record
-    known = record if intent is Intent.CREATE else _uncounted(record)
+    known = record if intent is Intent.CREATE else uncounted(record)
     failed = attrs.evolve(known, status=Status.ERROR, error=failure, phase=None, intent=intent, next_restart_at=None)
     change = StatusChanged(
         record.status, Status.ERROR, code, told.exit_code, told.oom_killed, error.message, record.incarnation

@@ -12,6 +12,7 @@ from supervisor.control.service import StartRequest
 from supervisor.conversation.errors import (
     AgentRefused,
     AgentUnavailable,
+    CommandTimeout,
     Conflict,
     ConversationdError,
     EngineUnavailable,
@@ -19,7 +20,7 @@ from supervisor.conversation.errors import (
     SandboxFailed,
 )
 from supervisor.conversation.lifecycle import Status
-from supervisor.conversation.record import FailureCode
+from supervisor.conversation.record import FailureCode, Intent
 from supervisor.conversation.restart import RestartMode, RestartPolicy
 from supervisor.conversation.spec import SpecOverrides
 from supervisor.sandbox.port import SandboxPlan, SandboxState
@@ -127,6 +128,20 @@ async def test_sandbox_that_may_start_late_is_removed_when_its_boot_fails(
         await trio.sleep(61)
         assert engine.sandboxes == {}
         assert (world.record().intent, world.record().sandbox) == (None, None)
+
+
+async def test_restart_asks_again_for_what_a_start_has_left(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Its create may be carried out still: by the same name there is one container, whichever comes first."""
+    async with open_world(tmp_path) as world:
+        world.engine.close_gate("launch")
+        world.engine.fail_next("remove", EngineUnavailable("not now"), times=2)
+        with pytest.raises(CommandTimeout):
+            await world.start(request=StartRequest(timeout=3.0))
+        assert (world.record().intent, world.record().incarnation) == (Intent.CREATE, 1)
+        world.engine.open_gate("launch")
+        await world.supervisor.restart(C1, None, force=False)
+        assert (world.record().status, world.record().incarnation) == (Status.RUNNING, 1)
+        assert list(world.engine.sandboxes) == [world.engine.sandbox_name(C1, 1)]
 
 
 async def test_missing_image_fails_the_start_at_once(tmp_path: Path, autojump_clock: MockClock) -> None:

@@ -160,6 +160,12 @@ KEPT: Final[Mapping[str, Sequence[Step]]] = {
         Step(0.0, Kind.DELETE, "c1"),
         Step(5.0, Kind.READER_LEAVES),
     ),
+    "what a start that timed out has asked for is the next restart's": (
+        Step(0.1, Kind.CALL_FAULT, f"create {Fault.LATE.name}", 1.0),
+        Step(0.0, Kind.CALL_FAULT, f"inspect {Fault.FAILED_AFTER.name}", 3.0),
+        Step(0.1, Kind.START, "c1", 0.5),
+        *(Step(4.0, Kind.RESTART, "c1") for _ in range(4)),
+    ),
     "a boot that runs out of memory is tried once more": (
         Step(0.0, Kind.BOOT_FATE, Fate.OUT_OF_MEMORY.name, 2.0),
         Step(0.1, Kind.START, "c1"),
