@@ -5,6 +5,7 @@ minute: what no record wants is removed, and where a record and the list differ 
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import timedelta
 from functools import partial
 from typing import Final
 
@@ -30,6 +31,7 @@ _SWEEP_EVERY: Final = 60.0
 _WATCH_AGAIN_AFTER: Final = 1.0
 _INFO_WITHIN: Final = 10.0
 _REMOVED_WITHIN: Final = 10.0
+_COMES_LATE_BY: Final = timedelta(days=1)
 
 _WANTED_STATE: Final = {Status.RUNNING: SandboxState.RUNNING, Status.PAUSED: SandboxState.PAUSED}
 _ENDED: Final = (SandboxState.EXITED, SandboxState.CREATED)
@@ -176,13 +178,15 @@ class EngineSight:
     async def _remove_late_workspaces(self, registry: Registry, creations: Creations) -> None:
         """Remove the workspaces that an engine made, asked for in vain, after their conversation had been deleted.
 
-        That it was must be written: what a journal does not know that was restored from a backup is nobody's to remove.
+        That it was deleted, and lately, must be written. A journal that was restored from a backup does not know what
+        was made since, and an id that it knows to be deleted long ago may have been used again.
         """
+        since = self._clock.now() - _COMES_LATE_BY
         listed = await self.provider.list_workspaces()
         unknown = [conversation for conversation in listed if registry.find(conversation) is None]
-        for conversation in sorted(await self._journal.deleted(unknown)) if unknown else ():
+        for conversation in sorted(await self._journal.deleted(unknown, since)) if unknown else ():
             async with creations.claiming(conversation):
-                if registry.find(conversation) is None and await self._journal.deleted({conversation}):
+                if registry.find(conversation) is None and await self._journal.deleted({conversation}, since):
                     _log.warning("workspace.orphan", conversation=conversation, provider=self.provider.name)
                     with trio.move_on_after(_REMOVED_WITHIN):
                         await self._guard(partial(self.provider.remove_workspace, conversation))

@@ -141,9 +141,9 @@ class Journal:
         """One conversation's record as it was last committed."""
         return await self._read(partial(self._store.record, conversation))
 
-    async def deleted(self, ids: Collection[ConversationId]) -> frozenset[ConversationId]:
-        """Which of these conversations have no record, and an event that says that they were deleted."""
-        return await self._read(partial(self._store.deleted, ids))
+    async def deleted(self, ids: Collection[ConversationId], since: datetime) -> frozenset[ConversationId]:
+        """Which of these conversations have no record, and an event since a time that says that they were deleted."""
+        return await self._read(partial(self._store.deleted, ids, since))
 
     async def live_records(self) -> tuple[ConversationRecord, ...]:
         """Every record that needs an actor."""

@@ -145,12 +145,12 @@ class Store:
         row = self._reader.execute("SELECT record FROM conversations WHERE id = ?", (conversation,)).fetchone()
         return decode_record(row[0]) if row else None
 
-    def deleted(self, ids: Collection[ConversationId]) -> frozenset[ConversationId]:
-        """Which of these conversations have no record, and an event that says that they were deleted."""
+    def deleted(self, ids: Collection[ConversationId], since: datetime) -> frozenset[ConversationId]:
+        """Which of these conversations have no record, and an event since a time that says that they were deleted."""
         rows = self._reader.execute(
             "SELECT value FROM json_each(?) WHERE NOT EXISTS (SELECT 1 FROM conversations WHERE id = value)"
-            " AND EXISTS (SELECT 1 FROM events WHERE conversation = value AND kind = ?)",
-            (json.dumps(list(ids)), Deleted.kind),
+            " AND EXISTS (SELECT 1 FROM events WHERE conversation = value AND kind = ? AND at >= ?)",
+            (json.dumps(list(ids)), Deleted.kind, format_time(since)),
         )
         return frozenset(ConversationId(conversation) for (conversation,) in rows)
 

@@ -1,6 +1,7 @@
 """The engine's list: orphans go, what is wanted stays, and no failure ends the watching."""
 
 from collections.abc import Collection
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
@@ -110,8 +111,8 @@ async def test_workspace_of_a_conversation_that_is_made_anew_stays(
         journal = world.supervision.journal
         deleted = journal.deleted
 
-        async def deleted_just_before(ids: Collection[ConversationId]) -> frozenset[ConversationId]:
-            found = await deleted(ids)
+        async def deleted_just_before(ids: Collection[ConversationId], since: datetime) -> frozenset[ConversationId]:
+            found = await deleted(ids, since)
             if world.supervision.registry.find(C1) is None:
                 await world.start()
             return found

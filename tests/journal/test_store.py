@@ -115,8 +115,9 @@ def test_deleted_are_those_that_are_written_to_be(store: Store) -> None:
     """Neither one that was made anew, nor one that the journal has never known."""
     store.write([create(C1), create(C2)])
     store.write([Delete(C1, NOON, (Deleted(),)), Delete(C2, NOON, (Deleted(),)), create(C2)])
-    assert store.deleted((C1, C2, C3)) == {C1}
-    assert store.deleted(()) == frozenset()
+    assert store.deleted((C1, C2, C3), NOON) == {C1}
+    assert store.deleted((C1, C2, C3), NOON + timedelta(seconds=1)) == frozenset()
+    assert store.deleted((), NOON) == frozenset()
 
 
 def test_store_keeps_its_id_and_contents(tmp_path: Path) -> None:
