@@ -6,6 +6,7 @@ import trio
 
 from supervisor.conversation.errors import Conflict, ImageUnavailable, SandboxFailed
 from supervisor.sandbox.docker import DockerProvider
+from supervisor.sandbox.docker.containers import Containers
 from supervisor.sandbox.port import SandboxState
 from tests.engine.sandboxes import C1, SERVE, SpecChanges, Workbench, get_when_ready
 
@@ -267,3 +268,16 @@ async def test_missing_image_is_told_apart(bench: Workbench) -> None:
     """An image that went away between its check and the launch."""
     with pytest.raises(ImageUnavailable):
         await bench.launch(image="conversationd-tests/no-such-image:1")
+
+
+async def test_workspace_that_is_removed_before_its_container_is_made_is_made_as_ours(
+    bench: Workbench, provider: DockerProvider, raw: docker.APIClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the engine, which makes what a container mounts: without our labels we would take it for a stranger's."""
+    monkeypatch.setattr(Containers, "_claim_workspace", lambda *_: None)
+    view = await bench.launch()
+    names = provider._containers.names
+    assert raw.inspect_volume(names.workspace(C1))["Labels"] == names.workspace_labels(C1)
+    await provider.remove(view.name)
+    await provider.remove_workspace(C1)
+    assert await provider.list_workspaces() == []

@@ -63,7 +63,13 @@ def test_create_body_carries_the_plan() -> None:
         "io.conversationd.incarnation": "2",
         "io.conversationd.invocation": NAMES.invocation,
     }
-    workspace = {"Type": "volume", "Source": "conversationd-01234567-c1", "Target": "/workspace"}
+    labels = {"io.conversationd.owner": NAMES.owner, "io.conversationd.conversation": "c1"}
+    workspace = {
+        "Type": "volume",
+        "Source": "conversationd-01234567-c1",
+        "Target": "/workspace",
+        "VolumeOptions": {"Labels": labels},
+    }
     assert made["HostConfig"]["Mounts"] == [workspace]
 
 

@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from enum import StrEnum
 from functools import partial
 from random import Random
-from typing import Final
+from typing import Final, cast
 
 import attrs
 import trio
@@ -270,6 +270,8 @@ class Engine:
         number = next(self._numbers)
         made = Container(f"{number:064x}", name, dict(labels), image, 40000 + number)  # type: ignore[arg-type]  # ours are strings
         self.containers[made.id] = made
+        workspace = cast("EngineJson", body["HostConfig"])["Mounts"][0]
+        self.volumes.setdefault(workspace["Source"], dict(workspace["VolumeOptions"]["Labels"]))
         made.asked = _ASKED.get()
         since = self.deleted.get(made.conversation, -1.0)
         owned = sum(one.conversation == made.conversation and one.asked > since for one in self.containers.values())

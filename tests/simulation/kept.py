@@ -166,6 +166,12 @@ KEPT: Final[Mapping[str, Sequence[Step]]] = {
         Step(0.1, Kind.START, "c1", 0.5),
         *(Step(4.0, Kind.RESTART, "c1") for _ in range(4)),
     ),
+    "a workspace that comes late with its container goes with it": (
+        Step(0.0, Kind.CALL_FAULT, f"create {Fault.LATE.name}", 1.0),
+        Step(0.1, Kind.START_NOT_WAITING, "c1"),
+        Step(1.0, Kind.FORCE_STOP, "c1"),
+        Step(0.0, Kind.DELETE, "c1"),
+    ),
     "a boot that runs out of memory is tried once more": (
         Step(0.0, Kind.BOOT_FATE, Fate.OUT_OF_MEMORY.name, 2.0),
         Step(0.1, Kind.START, "c1"),

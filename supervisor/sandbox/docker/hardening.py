@@ -84,7 +84,13 @@ def _host_config(plan: SandboxPlan, names: Names, cores: int, port: int | None) 
         "PortBindings": {} if port is None else {f"{port}/tcp": [loopback]},
         "LogConfig": {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "3"}},
         "Mounts": [
-            {"Type": "volume", "Source": names.workspace(plan.conversation), "Target": spec.workspace},
+            {
+                "Type": "volume",
+                "Source": names.workspace(plan.conversation),
+                "Target": spec.workspace,
+                # The engine makes it with these if it was removed meanwhile; without them it would be a stranger's.
+                "VolumeOptions": {"Labels": names.workspace_labels(plan.conversation)},
+            },
             *({"Type": "bind", "Source": m.source, "Target": m.target, "ReadOnly": m.read_only} for m in spec.mounts),
         ],
     }
