@@ -66,7 +66,7 @@ class ConversationActor:
         self._acting: trio.CancelScope | None = None
         self._command: CommandMessage | None = None
         self._forced: ForcedStop | None = None
-        self.finished = False
+        self._deleted = False
         self.adopted = trio.Event()
 
     async def run(self) -> None:
@@ -75,10 +75,17 @@ class ConversationActor:
             with self._occupation.within(nursery):
                 await self._was_preempted(self._adopt)
                 self.adopted.set()
-                while not (self.finished and self._mailbox.is_empty):
+                while not self._is_done:
                     await self._handle(await self._mailbox.take())
             self._retire()
             nursery.cancel_scope.cancel()
+
+    @property
+    def _is_done(self) -> bool:
+        """Whether nothing is left to do: an archived conversation whose deletion was begun still has that."""
+        record = self._keeper.record
+        archived = record.status is Status.ARCHIVED and record.intent is None
+        return self._mailbox.is_empty and (archived or self._deleted)
 
     def look(self) -> None:
         """Something may have happened to the sandbox: have a look at it soon."""
@@ -187,17 +194,15 @@ class ConversationActor:
                 await self._boot_again(message)
             case Action.ARCHIVE:
                 await ends.archive(keeper, context, limit(message.within, timeouts.archive), done)
-                self.finished = True
             case _:  # Action.DELETE
                 await self._delete()
 
     async def _delete(self) -> None:
-        self.finished = False  # also of one that has just been archived: what is begun now is carried on with
         await ends.delete(self._keeper, self._context)
         # At once: no command may reach a conversation that is gone.
         self._mailbox.refuse_all(NotFound(f"conversation {self._keeper.record.id} was deleted"))
         self._retire()
-        self.finished = True
+        self._deleted = True
 
     async def _seen(self) -> SandboxView:
         """The sandbox of a RUNNING conversation as it was last seen; looked at if it never was."""
@@ -300,7 +305,6 @@ class ConversationActor:
                     await ends.force_stop(keeper, context)
                 case Intent.ARCHIVE:
                     await ends.archive(keeper, context, context.settings().timeouts.archive)
-                    self.finished = True
                 case Intent.CREATE:
                     await ends.discard(keeper, context)
                 case Intent.END:

@@ -89,10 +89,10 @@ class ConversationHandle:
         structlog.contextvars.bind_contextvars(conversation=self.record.id)
         await trio.lowlevel.checkpoint()
         try:
-            while not self._actor.finished:
+            while True:
                 began = trio.current_time()
                 try:
-                    await self._run_actor()
+                    return await self._run_actor()
                 except* Exception as crash:  # noqa: BLE001 - a bug of ours must not end another conversation
                     await self._replace(crash, trio.current_time() - began)
         finally:
