@@ -1,8 +1,9 @@
 """The files that workspaces are exported to."""
 
+import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,26 +21,33 @@ def new_archive(target: Path) -> Iterator[BinaryIO]:
     """
     try:
         file = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            with os.fdopen(file, "wb") as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            _sync_directory(target.parent)
+        except BaseException:
+            with suppress(OSError):  # why it failed is what counts
+                target.unlink()
+            raise
     except OSError as error:
-        raise SandboxFailed(f"cannot write the workspace to {target}: {error.strerror}") from error
-    try:
-        with os.fdopen(file, "wb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        _sync_directory(target.parent)
-    except OSError as error:
-        target.unlink(missing_ok=True)
-        raise SandboxFailed(f"cannot write the workspace to {target}: {error}") from error
-    except BaseException:
-        target.unlink(missing_ok=True)
-        raise
+        raise SandboxFailed(f"cannot write the workspace to {target}: {error.strerror or error}") from error
 
 
 def _sync_directory(path: Path) -> None:
-    """A new file may be gone after a crash of the host if only its content was synced (fsync(2))."""
-    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    """A new file may be gone after a crash of the host if only its content was synced (fsync(2)).
+
+    A file system that cannot sync directories does what it can by itself; of one that we may not read nothing is asked.
+    """
+    try:
+        directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:
+        return
     try:
         os.fsync(directory)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
     finally:
         os.close(directory)

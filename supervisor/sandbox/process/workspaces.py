@@ -10,6 +10,7 @@ from typing import BinaryIO, Final
 
 import attrs
 
+from supervisor.conversation.errors import SandboxFailed
 from supervisor.conversation.ids import ConversationId, parse_conversation_id
 from supervisor.sandbox.archives import new_archive
 
@@ -62,8 +63,12 @@ class Workspaces:
         Raises:
             SandboxFailed: the file exists or cannot be written, or something in the workspace cannot be read.
         """
+        path = self.path(conversation)
         with new_archive(target) as stream:
-            _write_tar(self.path(conversation), stream)
+            try:
+                _write_tar(path, stream)
+            except OSError as error:
+                raise SandboxFailed(f"cannot write the workspace {path} to {target}: {error}") from error
 
 
 def _open_up(path: Path) -> None:
