@@ -114,7 +114,7 @@ async def discard(keeper: RecordKeeper, context: ActorContext) -> None:
 
 
 async def discard_in_time(keeper: RecordKeeper, context: ActorContext) -> bool:
-    """The same within 10 seconds; False if the engine has kept it."""
+    """Remove a half-made sandbox within 10 seconds; False if the engine has kept it."""
     await trio.lowlevel.checkpoint()
     with trio.move_on_after(_DISCARDED_WITHIN):
         await trio.lowlevel.checkpoint()

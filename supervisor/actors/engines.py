@@ -172,8 +172,7 @@ class EngineSight:
         async with creations.claiming(conversation):
             for sandbox in sandboxes if registry.find(conversation) is None else ():
                 _log.warning("sandbox.orphan", name=sandbox.name, conversation=conversation)
-                with trio.move_on_after(_REMOVED_WITHIN):
-                    await self._guard(partial(self.provider.remove, sandbox.name))
+                await self._remove(partial(self.provider.remove, sandbox.name))
 
     async def _remove_late_workspaces(self, registry: Registry, creations: Creations) -> None:
         """Remove the workspaces that an engine made, asked for in vain, after their conversation had been deleted.
@@ -188,8 +187,12 @@ class EngineSight:
             async with creations.claiming(conversation):
                 if registry.find(conversation) is None and await self._journal.deleted({conversation}, since):
                     _log.warning("workspace.orphan", conversation=conversation, provider=self.provider.name)
-                    with trio.move_on_after(_REMOVED_WITHIN):
-                        await self._guard(partial(self.provider.remove_workspace, conversation))
+                    await self._remove(partial(self.provider.remove_workspace, conversation))
+
+    async def _remove(self, removal: Callable[[], Awaitable[None]]) -> None:
+        """Try it for a while: whoever wants to make the conversation waits, and the next sweep tries again."""
+        with trio.move_on_after(_REMOVED_WITHIN):
+            await self._guard(removal)
 
     def _look_at_doubtful(self, registry: Registry, owned: Sequence[OwnedSandbox]) -> None:
         """Look where something is missing, was begun and not ended, or was last seen not to answer."""
