@@ -21,7 +21,7 @@ from tests.actors.test_restart import name_of
 from tests.actors.test_sight import C2
 from tests.fakes.engine import FakeEngine, FakeSandbox
 from tests.fakes.store import FaultyStore
-from tests.world import C1, SETTINGS, SPEC, open_world, until
+from tests.world import C1, SETTINGS, SPEC, World, open_world, until
 
 
 def foreign(conversation: str, incarnation: int = 1) -> FakeSandbox:
@@ -99,15 +99,60 @@ async def test_workspaces_of_deleted_conversations_are_removed(tmp_path: Path, a
         assert world.engine.workspaces == {C2, stranger}
 
 
+async def gone(world: World, conversation: ConversationId) -> None:
+    """Make a conversation and delete it; its workspace comes afterwards."""
+    await world.start(conversation)
+    await world.stop(conversation)
+    await world.supervisor.delete(conversation)
+    world.engine.workspaces.add(conversation)
+
+
+async def test_late_workspace_that_cannot_be_removed_keeps_no_other_from_it(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """Each for itself, and again a minute later."""
+    async with open_world(tmp_path) as world:
+        await gone(world, C1)
+        await gone(world, C2)
+        world.engine.fail_next("remove_workspace", SandboxFailed("busy"))
+        await trio.sleep(61)
+        assert len(world.engine.workspaces) == 1
+        await trio.sleep(61)
+        assert world.engine.workspaces == set()
+
+
+async def test_late_workspace_whose_removal_hangs_holds_up_no_start(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Not for longer than the sweep tries."""
+    async with open_world(tmp_path) as world:
+        await gone(world, C1)
+        world.engine.close_gate("remove_workspace")
+        removed = world.engine.calls["remove_workspace"]
+        await until(lambda: world.engine.calls["remove_workspace"] > removed)
+        began = trio.current_time()
+        await world.start()
+        assert trio.current_time() - began < 15
+
+
+async def test_workspace_of_an_id_that_lives_at_another_provider_stays(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """Whoever has the id now may know what he left there."""
+    other = FakeEngine("other")
+    settings = attrs.evolve(SETTINGS, allow=attrs.evolve(SETTINGS.allow, providers=("other",)))
+    async with open_world(tmp_path, settings=settings, other_engine=other) as world:
+        world.agent.runs = lambda conversation: True
+        await gone(world, C1)
+        await world.start(C1, StartRequest(spec=SpecOverrides(provider="other")))
+        await trio.sleep(61)
+        assert (world.engine.workspaces, other.workspaces) == ({C1}, {C1})
+
+
 async def test_workspace_of_a_conversation_that_is_made_anew_stays(
     tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also if that happens just as the sweep has heard that it was deleted: it looks again when it is its turn."""
     async with open_world(tmp_path) as world:
-        await world.start()
-        await world.stop()
-        await world.supervisor.delete(C1)
-        world.engine.workspaces.add(C1)
+        await gone(world, C1)
         journal = world.supervision.journal
         deleted = journal.deleted
 
