@@ -151,7 +151,7 @@ class Scene:
         losses += [
             f"volume {volume['Name']} belongs to no conversation"
             for volume in volumes
-            if volume["Labels"][CONVERSATION_LABEL] not in conversations
+            if (volume["Labels"] or {}).get(CONVERSATION_LABEL) not in conversations
         ]
         losses += [wrong for one in conversations.values() if (wrong := wrong_with(one, states))]
         return losses + await self.workspaces.compare(conversations.values())
