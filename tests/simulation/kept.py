@@ -10,6 +10,17 @@ from tests.simulation.script import Kind, Step
 HOSTS: Final = range(5)
 """The seeds that each is played with: hosts which differ in every delay."""
 
+
+def _deleted_before_it_comes(op: str) -> Sequence[Step]:
+    """A conversation that is gone when a call that it has asked for is carried out."""
+    return (
+        Step(0.0, Kind.CALL_FAULT, f"{op} {Fault.LATE.name}", 1.0),
+        Step(0.1, Kind.START_NOT_WAITING, "c1"),
+        Step(1.0, Kind.FORCE_STOP, "c1"),
+        Step(0.0, Kind.DELETE, "c1"),
+    )
+
+
 KEPT: Final[Mapping[str, Sequence[Step]]] = {
     "a container that somebody renamed is not dead": (Step(0.6, Kind.START, "c1"), Step(10.0, Kind.RENAMED, "c1")),
     "a forced stop ends what a start that timed out has left": (
@@ -140,12 +151,7 @@ KEPT: Final[Mapping[str, Sequence[Step]]] = {
         Step(0.0, Kind.RESUME, "c1", 3.0),
         *(Step(4.0, Kind.FORCE_RESTART, "c1") for _ in range(4)),
     ),
-    "a workspace that comes late goes as its conversation went": (
-        Step(0.0, Kind.CALL_FAULT, f"volume {Fault.LATE.name}", 1.0),
-        Step(0.1, Kind.START_NOT_WAITING, "c1"),
-        Step(1.0, Kind.FORCE_STOP, "c1"),
-        Step(0.0, Kind.DELETE, "c1"),
-    ),
+    "a workspace that comes late goes as its conversation went": _deleted_before_it_comes("volume"),
     "a start that comes late finds nothing if its image is gone": (
         Step(0.0, Kind.CALL_FAULT, f"start {Fault.LATE.name}", 1.0),
         Step(0.1, Kind.START_NOT_WAITING, "c1"),
@@ -166,12 +172,7 @@ KEPT: Final[Mapping[str, Sequence[Step]]] = {
         Step(0.1, Kind.START, "c1", 0.5),
         *(Step(4.0, Kind.RESTART, "c1") for _ in range(4)),
     ),
-    "a workspace that comes late with its container goes with it": (
-        Step(0.0, Kind.CALL_FAULT, f"create {Fault.LATE.name}", 1.0),
-        Step(0.1, Kind.START_NOT_WAITING, "c1"),
-        Step(1.0, Kind.FORCE_STOP, "c1"),
-        Step(0.0, Kind.DELETE, "c1"),
-    ),
+    "a workspace that comes late with its container goes with it": _deleted_before_it_comes("create"),
     "a boot that runs out of memory is tried once more": (
         Step(0.0, Kind.BOOT_FATE, Fate.OUT_OF_MEMORY.name, 2.0),
         Step(0.1, Kind.START, "c1"),

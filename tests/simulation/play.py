@@ -27,10 +27,10 @@ from tests.simulation.host import Host, simulated_time
 from tests.simulation.script import EFFECTS, SLOWNESS, Kind, Step, make_script
 
 SETTLES_IN: Final = 500.0
-"""Seconds of peace at the end: the longest deadline, the restarts that may still come, two of the minute's lists."""
+"""Most seconds of peace at the end: the longest deadline, restarts that may still come, two of the minute's lists."""
 
 SETTLED_AFTER: Final = 150.0
-"""Seconds in which nothing was changed, by the daemon or the engine, and two of the minute's lists found nothing to."""
+"""Seconds of peace without a commit, or a change that the engine was asked for, and with two of the minute's lists."""
 
 _MEMORY: Final = Path("/dev/shm")
 
